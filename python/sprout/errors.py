@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every error that Sprout raises, in one tree.
+
+SproutError
+├── ConfigError            a setting is wrong; the message names the key and the remedy
+├── PrerequisiteError      something this machine lacks; the message names the remedy
+├── RequestError           the client's fault: this request fails, alone
+│   ├── PromptTooLong      does not fit the engine's context
+│   └── UnsupportedOption  an option that this engine can't honour, named
+├── EngineError            the engine's fault
+│   ├── EngineUnavailable  not reachable, or it went away under the request
+│   └── EngineBusy         slots and queue are full: try again later
+├── FeedError              a carbon source gave no usable value
+├── InfeasibleError        the optimizer has no feasible policy
+├── SpoolError             outcomes can't be kept on disk
+├── ControlError           the control plane can't be reached, or refused
+└── StackError             a process of the stack did not start, stop or stay up
+
+Vendor exceptions are translated where they enter; none of theirs crosses a package border.
+"""
+
+
+class SproutError(Exception):
+    """Base of all."""
+
+
+class ConfigError(SproutError):
+    """A setting is wrong; the message names the key and the remedy."""
+
+
+class PrerequisiteError(SproutError):
+    """Something that this machine lacks; the message names the remedy."""
+
+
+class RequestError(SproutError):
+    """The client's fault: this request fails, alone."""
+
+
+class PromptTooLong(RequestError):  # noqa: N818 - reads as what happened
+    """The prompt does not fit the engine's context; the message holds the limit."""
+
+
+class UnsupportedOption(RequestError):  # noqa: N818
+    """A generation option that this engine can't honour, named."""
+
+
+class EngineError(SproutError):
+    """The engine's fault."""
+
+
+class EngineUnavailable(EngineError):  # noqa: N818
+    """The engine is not reachable, or went away under the request."""
+
+
+class EngineBusy(EngineError):  # noqa: N818
+    """Slots and queue are full."""
+
+
+class FeedError(SproutError):
+    """A carbon source gave no usable value."""
+
+
+class InfeasibleError(SproutError):
+    """No feasible policy; the message names the constraint."""
+
+
+class SpoolError(SproutError):
+    """Outcomes can't be kept on disk."""
+
+
+class ControlError(SproutError):
+    """The control plane can't be reached, or refused the call."""
+
+
+class StackError(SproutError):
+    """A process of the stack did not start, stop or stay up."""
