@@ -258,7 +258,7 @@ class ReportOutcomesResponse(_message.Message):
     def __init__(self, stored: _Optional[int] = ..., duplicates: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "time", "policy_version", "policy_expired", "active", "meter", "energy_estimated", "metered_joules", "settled_joules", "idle_joules", "spooled", "dropped", "counters")
+    __slots__ = ("node", "time", "policy_version", "policy_expired", "active", "meter", "energy_estimated", "metered_joules", "settled_joules", "idle_joules", "spooled", "dropped", "counters", "policy_error")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -279,6 +279,7 @@ class NodeStatus(_message.Message):
     SPOOLED_FIELD_NUMBER: _ClassVar[int]
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_ERROR_FIELD_NUMBER: _ClassVar[int]
     node: str
     time: _timestamp_pb2.Timestamp
     policy_version: int
@@ -292,7 +293,8 @@ class NodeStatus(_message.Message):
     spooled: int
     dropped: int
     counters: _containers.ScalarMap[str, int]
-    def __init__(self, node: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy_version: _Optional[int] = ..., policy_expired: _Optional[bool] = ..., active: _Optional[int] = ..., meter: _Optional[str] = ..., energy_estimated: _Optional[bool] = ..., metered_joules: _Optional[float] = ..., settled_joules: _Optional[float] = ..., idle_joules: _Optional[float] = ..., spooled: _Optional[int] = ..., dropped: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ...) -> None: ...
+    policy_error: str
+    def __init__(self, node: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy_version: _Optional[int] = ..., policy_expired: _Optional[bool] = ..., active: _Optional[int] = ..., meter: _Optional[str] = ..., energy_estimated: _Optional[bool] = ..., metered_joules: _Optional[float] = ..., settled_joules: _Optional[float] = ..., idle_joules: _Optional[float] = ..., spooled: _Optional[int] = ..., dropped: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., policy_error: _Optional[str] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
