@@ -20,6 +20,7 @@ def test_generated_code_matches_the_proto(tmp_path: Path) -> None:
         pytest.skip(f"generated with another grpcio-tools than {version('grpcio-tools')}")
     done = subprocess.run(
         [sys.executable, str(ROOT / "scripts" / "proto"), str(tmp_path)],
+        check=False,
         capture_output=True,
         text=True,
         timeout=60,
