@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make demo` and `make test` both work from a bare clone; both begin with `make setup`.
+.DEFAULT_GOAL := help
+.PHONY: help setup build demo test check clean
+
+VENV  := .venv
+PY    := $(VENV)/bin/python
+CORE  := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+# Two stamps, so that a change of C++ code costs a compile and not a look at every dependency.
+setup: $(VENV)/.built  ## .venv, dependencies, compiled core, weights (seconds when nothing changed)
+
+$(VENV)/.dependencies: pyproject.toml scripts/setup
+	scripts/setup
+
+$(VENV)/.built: $(VENV)/.dependencies $(CORE)
+	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+build: setup  ## compile the core again after a change in csrc/
+
+demo: setup  ## the whole stack on this machine: real prompts, receipts, policy, comparison
+	$(VENV)/bin/sprout demo
+
+test: setup  ## every test that this machine can run
+	$(PY) -m pytest
+
+check: setup  ## formatting, lints and types, as CI does
+	scripts/check
+
+clean:  ## remove what the targets above made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
