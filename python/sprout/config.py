@@ -131,6 +131,9 @@ class ControlConfig(Section):
     range_min_hours: float = Field(24, ge=0)  # shorter history: the configured fraction
     range_fraction: float = Field(0.5, ge=0, le=1)  # where no range exists
     min_outcomes: int = Field(30, ge=1)  # per level, before measured e and p replace the priors
+    profile_outcomes: int = Field(1000, ge=1)  # newest per level that e and p are the mean of
+    retention_days: float = Field(90, gt=0)  # of outcomes, intensities and policies in the store
+    retention_outcomes: int = Field(1_000_000, ge=1)  # the newest; about 300 MB
     # Priors, by level of the pack, relative to L0 (arXiv 2403.12900: 1218/273/182 J, evaluator
     # preference 0.583 for the large model): not this model's; the status says so.
     prior_energy_joules: tuple[float, ...] = (60.0, 20.0, 12.0)
@@ -144,7 +147,7 @@ class CarbonConfig(Section):
     constant_g_per_kwh: float | None = None
     trace: Path | None = None  # CSV with datetime_utc, gco2_per_kwh_direct | _lifecycle
     factor_type: Literal["direct", "lifecycle"] = "lifecycle"
-    trace_start: str | None = None  # ISO time in the trace that "now" stands for; default: its first row
+    trace_start: str | None = None  # ISO time in the trace to start from; default: its first row
     trace_speed: float = Field(1.0, gt=0)  # trace seconds per wall second
     poll_s: float = Field(300, gt=0)
     timeout_s: float = Field(10, gt=0)
