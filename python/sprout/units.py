@@ -1,5 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Unit conversions, named once."""
+"""Unit conversions, named once; and how a node is numbered."""
+
+import hashlib
 
 JOULES_PER_KWH = 3.6e6
 NS_PER_S = 1_000_000_000
@@ -20,3 +22,8 @@ def request_g(
 ) -> float:
     """Grams of CO2e of one request: C = CI * E * PUE + C_embodied / T_life * T (arXiv 2403.12900)."""
     return operational_g(joules, intensity_g_per_kwh, pue) + embodied_g_per_s * device_s
+
+
+def node_id(name: str) -> int:
+    """64 bits that stand for a node in draws and outcomes: no name leaves the node with them."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
