@@ -33,7 +33,7 @@ def default_weights() -> Path:
 
 
 def model_path(cfg: Config) -> Path:
-    """`engine.model`, or the default weights. Raises PrerequisiteError where the file is missing."""
+    """`engine.model`, or the default weights. Raises PrerequisiteError where there is no file."""
     if cfg.engine.model is None:
         return default_weights()
     path = cfg.engine.model.expanduser()

@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One child process: own process group, log file, pid file, dead when its parent is."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from sprout.errors import StackError
+from sprout.serve import tether
+from sprout.serve.state import StackPaths, write_private
+
+_LOG_BYTES = 16 << 20  # a log that has grown past this is set aside when its process starts
+
+
+class Process:
+    """A running child. Made by `start`; `signal` and `kill` reach its whole process group."""
+
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], pid_file: Path) -> None:
+        self.name = name
+        self._popen = popen
+        self._pid_file = pid_file
+
+    @classmethod
+    def start(
+        cls,
+        name: str,
+        command: Sequence[str],
+        paths: StackPaths,
+        environment: Mapping[str, str] | None = None,
+    ) -> "Process":
+        """Must be called on the main thread: the kernel's parent-death signal follows the thread.
+
+        Raises StackError where the system refuses.
+        """
+        log = paths.log(name)
+        if log.exists() and log.stat().st_size > _LOG_BYTES:
+            log.replace(log.with_suffix(".log.1"))
+        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(signal.SIGTERM)]
+        try:
+            with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as output:
+                popen = subprocess.Popen(
+                    [*tied, *command],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    env=dict(os.environ if environment is None else environment),
+                    start_new_session=True,  # Ctrl-C reaches the supervisor alone
+                )
+        except OSError as error:
+            raise StackError(f"{name}: can't start: {error}") from None
+        pid_file = paths.pid(name)
+        write_private(pid_file, f"{popen.pid}\n")
+        return cls(name, popen, pid_file)
+
+    @property
+    def pid(self) -> int:
+        return self._popen.pid
+
+    def poll(self) -> int | None:
+        """Exit status if it has ended: negative for a signal."""
+        return self._popen.poll()
+
+    def signal(self, signum: int) -> None:
+        """To the process alone: its children are its own business while it lives."""
+        self._popen.send_signal(signum)
+
+    def kill(self) -> None:
+        """SIGKILL to the whole group, then waits for the process itself."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self._popen.wait()
+        self._pid_file.unlink(missing_ok=True)
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM, then SIGKILL to whatever is left of the group after `grace_s`."""
+        if self.poll() is None:
+            self.signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._popen.wait(grace_s)
+        self.kill()
+
+
+def describe_exit(status: int) -> str:
+    """`ended with status 1`, `was killed by SIGKILL`."""
+    if status >= 0:
+        return f"ended with status {status}"
+    try:
+        return f"was killed by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was killed by signal {-status}"
+
+
+def log_tail(path: Path, lines: int = 12, limit_bytes: int = 16_384) -> str:
+    """The last lines of a log."""
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - limit_bytes))
+            return "\n".join(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ""
+
+
+def start_time(pid: int) -> int | None:
+    """Start of a process in clock ticks since boot; None if it is gone or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return None
+    return None if fields[0] in "ZX" else int(fields[19])
+
+
+def wait_gone(pid: int, timeout_s: float) -> bool:
+    """Waits for a process that is not this one's child."""
+    deadline = time.monotonic() + timeout_s
+    while start_time(pid) is not None:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.02)
+    return True

@@ -1,0 +1,228 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One stack: control plane, agent, engine and Triton on this machine, up and down together."""
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sprout
+from sprout.config import Config
+from sprout.errors import ConfigError, StackError
+from sprout.serve import ports, weights
+from sprout.serve.gguf import tokenizer_dir
+from sprout.serve.probes import reachable
+from sprout.serve.process import start_time, wait_gone
+from sprout.serve.services import AgentService, ControlService, EngineService
+from sprout.serve.state import (
+    StackLock,
+    StackPaths,
+    dump_toml,
+    lock_owner,
+    remove_shared_memory,
+    write_private,
+    write_stack,
+)
+from sprout.serve.supervisor import Phase, Service, Supervisor
+from sprout.serve.triton import TritonService, remove_leftovers
+
+log = logging.getLogger(__name__)
+
+DOWN_TIMEOUT_S = 10.0
+PROCESSES = ("control", "agent", "engine", "triton")  # in the order of their start
+
+
+class Stack:
+    """`run` brings it up, keeps it up and returns after SIGINT, SIGTERM or `stop`."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        *,
+        processes: Sequence[str] = PROCESSES,
+        on_change: Callable[["Stack"], None] = lambda _: None,
+    ) -> None:
+        """processes: which of them; `sprout triton` and its like run one alone."""
+        self.cfg = cfg
+        self.paths = StackPaths.of(cfg)
+        self._processes = processes
+        self._on_change = on_change
+        self._supervisor: Supervisor | None = None
+        self._stopping = False
+        self._started = datetime.now(UTC)
+
+    @property
+    def ready(self) -> bool:
+        return self._supervisor is not None and self._supervisor.ready
+
+    def stop(self) -> None:
+        """Safe on any thread and in a signal handler."""
+        self._stopping = True
+        if self._supervisor is not None:
+            self._supervisor.request_stop()
+
+    def run(self) -> None:
+        """On the main thread. Raises StackError, PrerequisiteError, ConfigError."""
+        self.paths.ensure()
+        with StackLock(self.paths), self._signals():
+            clean_stale(self.paths)
+            try:
+                self.cfg = ports.resolve(self.cfg)
+                self._write_config()
+                supervisor = Supervisor(self._services(), self.paths, on_change=self._changed)
+                self._supervisor = supervisor
+                if not self._stopping:
+                    supervisor.run()
+            finally:
+                self._clear()
+
+    # --- parts -------------------------------------------------------------------------------
+
+    def _write_config(self) -> None:
+        stack = self.cfg.stack.model_copy(
+            update={"state_dir": self.paths.state, "shm_dir": self.paths.shm}
+        )
+        resolved = self.cfg.model_copy(update={"stack": stack})
+        write_private(self.paths.config, dump_toml(resolved))
+
+    def _services(self) -> list[Service]:
+        cfg, paths = self.cfg, self.paths
+        model = weights.model_path(cfg) if self._needs_model() else None
+        makers: dict[str, Callable[[], Service | None]] = {
+            "control": lambda: ControlService(cfg, paths),
+            "agent": lambda: AgentService(cfg, paths),
+            "engine": lambda: self._engine(model),
+            "triton": lambda: self._triton(model),
+        }
+        made = [makers[name]() for name in PROCESSES if name in self._processes]
+        return [service for service in made if service is not None]
+
+    def _needs_model(self) -> bool:
+        cfg = self.cfg.engine
+        wants = {"engine"} if cfg.kind == "llama_cpp" else set()
+        if cfg.tokenizer_dir is None:
+            wants.add("triton")
+        return bool(wants & set(self._processes))
+
+    def _engine(self, model: Path | None) -> Service | None:
+        if self.cfg.engine.kind != "llama_cpp" or model is None:
+            return None
+        return EngineService(self.cfg, self.paths, model)
+
+    def _triton(self, model: Path | None) -> Service:
+        tokenizer = self.cfg.engine.tokenizer_dir
+        if tokenizer is None:
+            if model is None:
+                raise ConfigError("engine.tokenizer_dir or engine.model is needed")
+            tokenizer = tokenizer_dir(model, self.paths.state / "tokenizer")
+        return TritonService(
+            self.cfg,
+            self.paths,
+            engine_url=f"http://{reachable(self.cfg.engine.host)}:{self.cfg.engine.port}",
+            tokenizer_dir=tokenizer,
+            engine_ready=self._engine_ready,
+        )
+
+    def _engine_ready(self) -> bool:
+        units = self._supervisor.units if self._supervisor else []
+        return all(u.phase is Phase.READY for u in units if u.service.name == "engine")
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        before = {
+            signum: signal.signal(signum, lambda *_: self.stop())
+            for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+        }
+        try:
+            yield
+        finally:
+            for signum, handler in before.items():
+                signal.signal(signum, handler)
+
+    # --- what others see ---------------------------------------------------------------------
+
+    def describe(self) -> dict[str, Any]:
+        """The content of `stack.json`."""
+        cfg = self.cfg
+        units = self._supervisor.units if self._supervisor else []
+        now, wall = time.monotonic(), time.time()
+        return {
+            "name": cfg.stack.name,
+            "version": sprout.__version__,
+            "pid": os.getpid(),
+            "started_at": self._started.isoformat(timespec="seconds"),
+            "ready": self.ready,
+            "engine": cfg.engine.kind,
+            "endpoints": {
+                "http": f"{reachable(cfg.triton.host)}:{cfg.triton.http_port}",
+                "grpc": f"{reachable(cfg.triton.host)}:{cfg.triton.grpc_port}",
+                "metrics": f"{reachable(cfg.triton.host)}:{cfg.triton.metrics_port}",
+                "control": f"{reachable(cfg.control.host)}:{cfg.control.port}",
+                "engine": f"{reachable(cfg.engine.host)}:{cfg.engine.port}",
+            },
+            "processes": {
+                u.service.name: {
+                    "phase": str(u.phase),
+                    "pid": u.process.pid if u.process else None,
+                    "since": round(wall - (now - u.since), 1),
+                    "restarts": u.restarts,
+                    "problem": u.problem if u.restarts or u.phase is Phase.BACKOFF else "",
+                    "stubs": u.service.stubs if isinstance(u.service, TritonService) else [],
+                }
+                for u in units
+            },
+        }
+
+    def _changed(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        write_stack(self.paths, self.describe())
+        self._on_change(self)
+
+    def _clear(self) -> None:
+        self.paths.stack_json.unlink(missing_ok=True)
+        self.paths.probe_token.unlink(missing_ok=True)
+        remove_leftovers(self.paths.region_prefix)
+        remove_shared_memory(self.paths)
+
+
+def clean_stale(paths: StackPaths) -> None:
+    """What a supervisor that was killed may have left. The caller holds the stack's lock."""
+    ours = f"SPROUT_CONFIG={paths.config}".encode()
+    for file in (paths.state / "pids").glob("*.pid"):
+        text = file.read_text().strip()
+        pid = int(text) if text.isdigit() else 0
+        # A pid may have been given to somebody else's process since.
+        if pid and ours in _environ(pid).split(b"\0"):
+            log.warning("killing %s (process %d) of a supervisor that is gone", file.stem, pid)
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(pid, signal.SIGKILL)
+            wait_gone(pid, 2.0)
+        file.unlink(missing_ok=True)
+    paths.stack_json.unlink(missing_ok=True)
+    remove_leftovers(paths.region_prefix)
+
+
+def _environ(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes()
+    except OSError:
+        return b""
+
+
+def down(cfg: Config, timeout_s: float = DOWN_TIMEOUT_S) -> bool:
+    """Asks the supervisor to stop and waits. False if there was none. Raises StackError."""
+    paths = StackPaths.of(cfg)
+    pid = lock_owner(paths)
+    if pid is None:
+        return False
+    started = start_time(pid)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGTERM)
+    if started is not None and not wait_gone(pid, timeout_s):
+        raise StackError(f"the supervisor (process {pid}) did not end within {timeout_s:g} s")
+    return True
