@@ -14,6 +14,7 @@ SproutError
 ├── InfeasibleError        the optimizer has no feasible policy
 ├── SpoolError             outcomes can't be kept on disk
 ├── ControlError           the control plane can't be reached, or refused
+├── PolicyError            a policy that can't be applied; the one in force stays
 └── StackError             a process of the stack did not start, stop or stay up
 
 Vendor exceptions are translated where they enter; none of theirs crosses a package border.
@@ -70,6 +71,10 @@ class SpoolError(SproutError):
 
 class ControlError(SproutError):
     """The control plane can't be reached, or refused the call."""
+
+
+class PolicyError(SproutError):
+    """A policy that can't be applied; the message says what is wrong with it."""
 
 
 class StackError(SproutError):

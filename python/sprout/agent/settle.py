@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Who used the energy that the meter saw: each interval's joules, shared by active-seconds.
+
+A flight is active from its first schedule to its last token. At every tick each flight is owed the
+activity that is known by now and was not yet credited; the interval's joules are divided in that
+proportion. So Σ over flights is exactly what was metered while any was active, whatever order the
+records arrive in: one that is noticed late, or whose start turns out earlier, is made up for in the
+next interval, and what was credited is never taken back. While records are on time it equals
+C(end) - C(start) of the energy clock, from which receipts are read.
+"""
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+from sprout.units import NS_PER_S
+
+log = logging.getLogger(__name__)
+
+# Of an interval: the least activity that the clock's rate is taken from. Flights get theirs all the
+# same, but a millisecond's flight in an idle interval must not look like the price of a second.
+LEAST_ACTIVE = 0.01
+
+RUNNING = (1 << 63) - 1  # end of a flight that has none yet, ns
+
+FlightKey = tuple[int, int]  # (segment uid, ticket)
+
+
+class Span(NamedTuple):
+    """A flight's time in the engine, CLOCK_MONOTONIC."""
+
+    key: FlightKey
+    start_ns: int  # first schedule; 0 = still queued, or never scheduled
+    end_ns: int  # last token, or RUNNING
+
+
+@dataclass(slots=True)
+class Share:
+    """What a flight has been given so far."""
+
+    joules: float = 0.0
+    credited_ns: int = 0
+    final: bool = False  # as far as is known, its end lies before the last tick
+
+
+class Clock(Protocol):
+    """What is used of sprout_ext's ClockWriter; it outlives the agent, in shared memory."""
+
+    @property
+    def last_t_ns(self) -> int: ...
+    @property
+    def last_meter_joules(self) -> float: ...
+    def tick(
+        self,
+        t_ns: int,
+        active_seconds: float,
+        joules: float,
+        meter_joules: float,
+        estimated: bool,
+    ) -> None: ...
+    def energy(self, start_ns: int, end_ns: int) -> tuple[float, bool]: ...
+
+
+class Settlement:
+    """Shares of the flights in the ledger. A reborn agent goes on from the clock's last tick."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._shares: dict[FlightKey, Share] = {}
+        self._reborn = clock.last_t_ns > 0  # flights may have been credited before our time
+
+    def tick(
+        self, now_ns: int, meter_joules: float, estimated: bool, spans: Iterable[Span]
+    ) -> float:
+        """Settle the interval from the last tick to `now_ns`; the active-seconds in it.
+
+        spans: every flight of the ledger, read at or after `now_ns` (what lies after is cut off).
+        A flight that is absent is forgotten. The first tick ever only sets the starting point.
+        """
+        last_ns = self._clock.last_t_ns
+        first_ever = last_ns == 0
+        joules = 0.0 if first_ever else self._joules_since(meter_joules)
+        shares: dict[FlightKey, Share] = {}
+        credits: list[tuple[Share, int]] = []
+        active_ns = 0
+        for key, start_ns, end_ns in spans:
+            share = self._shares.get(key)
+            if share is None:
+                share = self._adopt(start_ns, end_ns, last_ns) if self._reborn else Share()
+            shares[key] = share
+            share.final = end_ns <= now_ns
+            due_ns = min(end_ns, now_ns) - start_ns - share.credited_ns if start_ns > 0 else 0
+            if due_ns <= 0:
+                continue
+            share.credited_ns += due_ns
+            credits.append((share, due_ns))
+            active_ns += due_ns
+        self._shares, self._reborn = shares, False
+        for share, due_ns in credits:
+            share.joules += joules * due_ns / active_ns
+        # Nothing was metered before the first tick ever, so nobody was active in its interval.
+        active_s = 0.0 if first_ever else active_ns / NS_PER_S
+        least_s = LEAST_ACTIVE * (now_ns - last_ns) / NS_PER_S
+        clock_s = max(active_s, least_s) if active_s > 0 else 0.0
+        self._clock.tick(now_ns, clock_s, joules, meter_joules, estimated)
+        return active_s
+
+    def share(self, key: FlightKey) -> Share:
+        """What the flight has been given; nothing and not final where it is unknown."""
+        return self._shares.get(key) or Share()
+
+    def _joules_since(self, meter_joules: float) -> float:
+        joules = meter_joules - self._clock.last_meter_joules
+        if joules >= 0:
+            return joules
+        # Another meter, or one that lost its state: it counts anew from here.
+        log.warning("meter fell by %.3f J: the interval counts as 0 J", -joules)
+        return 0.0
+
+    def _adopt(self, start_ns: int, end_ns: int, last_ns: int) -> Share:
+        """The share that an earlier agent had given: all activity up to the clock's last tick."""
+        credited_ns = min(end_ns, last_ns) - start_ns
+        if start_ns <= 0 or credited_ns <= 0:
+            return Share()
+        joules, _ = self._clock.energy(start_ns, start_ns + credited_ns)
+        return Share(joules if math.isfinite(joules) else 0.0, credited_ns)
