@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Configuration: `sprout.toml`, then `SPROUT_*` environment, then flags; the last one wins.
 
-Environment: `SPROUT_<SECTION>__<KEY>`, e.g. `SPROUT_CONTROL__XI=0.2`. Unknown keys are errors that
+Environment: `SPROUT_<SECTION>__<KEY>`, e.g. `SPROUT_CONTROL__XI=0.2`; lists as comma-separated text
+there and in flags. Unknown keys are errors that
 name the nearest right one. Secrets are given by file and never printed.
 """
 
@@ -181,14 +182,19 @@ def load(
     """The configuration that is in force.
 
     path: a TOML file; default `SPROUT_CONFIG`, then `./sprout.toml` if it exists.
-    flags: {"section.key": value}; None values are left out.
+    flags: {"section.key": value or text}; None values are left out.
     Raises ConfigError with the key, the problem and the nearest right key.
     """
     environ = os.environ if environ is None else environ
     tree: dict[str, Any] = _read_toml(path, environ)
     for dotted, value in (*_from_environ(environ), *_from_flags(flags or {})):
-        section, _, key = dotted.partition(".")
-        tree.setdefault(section, {})[key] = value
+        *sections, key = dotted.split(".")
+        place = tree
+        for section in sections:
+            place = place.setdefault(section, {})
+            if not isinstance(place, dict):
+                raise ConfigError(f"unknown key {dotted}: {section} is a value, not a section")
+        place[key] = _listed(dotted, value)
     _check_keys(tree)
     try:
         return Config.model_validate(tree)
@@ -215,22 +221,25 @@ def _read_toml(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
 def _from_environ(environ: Mapping[str, str]) -> Iterator[tuple[str, Any]]:
     for name, value in environ.items():
         if name.startswith(ENV_PREFIX) and name not in ENV_RESERVED:
-            section, _, key = name.removeprefix(ENV_PREFIX).lower().partition("__")
-            # Lists come as comma-separated text.
-            field = _field(section, key)
-            is_list = field is not None and "tuple" in str(field.annotation)
-            yield f"{section}.{key}", [v for v in value.split(",") if v] if is_list else value
+            yield name.removeprefix(ENV_PREFIX).lower().replace("__", "."), value
 
 
 def _from_flags(flags: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     return ((key, value) for key, value in flags.items() if value is not None)
 
 
-def _field(section: str, key: str) -> Any:
-    outer = Config.model_fields.get(section)
-    if outer is None or not isinstance(outer.annotation, type):
-        return None
-    return outer.annotation.model_fields.get(key)
+def _listed(dotted: str, value: Any) -> Any:
+    """Lists come as comma-separated text from the environment and from flags."""
+    if not isinstance(value, str):
+        return value
+    model: Any = Config
+    *sections, key = dotted.split(".")
+    for section in sections:
+        field = getattr(model, "model_fields", {}).get(section)
+        model = field.annotation if field else None
+    field = getattr(model, "model_fields", {}).get(key)
+    is_list = field is not None and "tuple" in str(field.annotation)
+    return [part for part in value.split(",") if part] if is_list else value
 
 
 def _check_keys(tree: Mapping[str, Any], model: type[BaseModel] = Config, prefix: str = "") -> None:
