@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The policy board: one file, one writer (the agent), any number of readers (Triton's stubs).
+//
+// Two buffers. The writer fills the idle one, stamps its checksum, and then flips `active`; the
+// buffer's sequence is odd while it is being filled. Whoever kills the writer at whatever point,
+// the active buffer is whole. A reader copies the active buffer and takes the copy only if the
+// sequence stayed the same and the checksum fits.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "mapping.h"
+#include "sampler.h"
+#include "words.h"
+
+namespace sprout {
+
+inline constexpr std::uint64_t kBoardMagic = 0x3130445242525053;  // "SPRBRD01"
+inline constexpr std::uint64_t kBoardLayout = 1;
+
+struct Policy {
+  std::uint64_t version = 0;                // control-plane epoch << 32 | counter
+  std::uint64_t seed = 0;                   // of the draws
+  std::uint64_t pack_hash = 0;              // of the directive pack that the shares refer to
+  std::array<double, kMaxLevels> shares{};  // (levels,), sums to 1
+  std::uint32_t levels = 0;                 // 1 … 8
+  bool paused = false;                      // kill switch: level 0 everywhere
+  double control_share = 0.0;               // of all requests: level 0, for comparison
+  double canary_share = 1.0;                // of all requests: under the policy
+  std::int64_t deadline_boottime_ns = 0;    // CLOCK_BOOTTIME; from then on void
+  double intensity_g_per_kwh = 0.0;         // NaN = unknown
+  double pue = 1.0;                         // building energy / device energy
+  double embodied_g_per_s = 0.0;            // per device-second
+};
+
+struct BoardBuffer {
+  enum Field : std::size_t {
+    kVersion,
+    kSeed,
+    kPackHash,
+    kShape,  // levels | paused << 8 | present << 9
+    kDeadline,
+    kControl,
+    kCanary,
+    kIntensity,
+    kPue,
+    kEmbodied,
+    kShares,
+    kPayload = kShares + kMaxLevels,
+  };
+  Word sequence;           // odd while being written
+  Word payload[kPayload];  // by Field; doubles as their bits
+  Word checksum;           // fold(sequence, payload…)
+  Word unused[4];
+};
+static_assert(BoardBuffer::kPayload == 18 && sizeof(BoardBuffer) == 192);
+
+struct BoardFile {
+  Word magic;
+  Word layout;
+  Word boot;    // boot_id() of the writer: a deadline of another boot means nothing
+  Word active;  // 0 or 1
+  Word unused[4];
+  BoardBuffer buffer[2];
+};
+static_assert(sizeof(BoardFile) == 448 && alignof(BoardFile) == 8);
+
+enum class BoardState : int { kOk = 0, kAbsent = 1, kExpired = 2, kCorrupt = 3, kPack = 4 };
+
+// A verified copy of a buffer. sequence 0: nothing yet.
+struct BoardCopy {
+  std::array<std::uint64_t, 1 + BoardBuffer::kPayload> words{};  // sequence, payload
+};
+
+void board_init(BoardFile& file) noexcept;
+bool board_valid(const BoardFile& file) noexcept;  // header only
+void board_publish(BoardFile& file, const Policy& policy) noexcept;
+void board_clear(BoardFile& file) noexcept;
+// kOk, kAbsent (cleared), kCorrupt. `copy` may hold an earlier copy, which saves the checksum.
+BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept;
+// False where the words are no policy (a file written by something else).
+bool board_decode(const BoardCopy& copy, Policy& policy, Thresholds& thresholds) noexcept;
+
+// What a request gets, and why.
+enum Flag : std::uint32_t {
+  kPinned = 1,
+  kOff = 2,
+  kControl = 4,
+  kFallback = 8,
+  kHeldBack = 16,
+  kPaused = 32,
+  kProbe = 64,
+};
+
+struct Choice {
+  std::int32_t level = 0;
+  std::uint32_t flags = 0;    // of Flag
+  std::uint64_t version = 0;  // 0 = no policy
+  std::uint64_t seed = 0;
+  double intensity_g_per_kwh = 0.0;  // NaN = unknown
+  double pue = 1.0;
+  double embodied_g_per_s = 0.0;
+  BoardState state = BoardState::kAbsent;
+};
+
+class BoardWriter {
+ public:
+  // Takes over a valid file, else puts a new one. FileError: EBUSY while another writer lives.
+  explicit BoardWriter(std::string path);
+  void publish(const Policy& policy);  // std::invalid_argument: names the field
+  void clear();
+  void close() noexcept { mapping_ = Mapping(); }
+  const std::string& path() const noexcept { return path_; }
+
+ private:
+  BoardFile& file();
+  std::string path_;
+  Mapping mapping_;
+};
+
+// One thread at a time (under Python: the GIL).
+class BoardReader {
+ public:
+  BoardReader(std::string path, std::uint64_t pack_hash, std::uint64_t node_id,
+              std::uint64_t boot_epoch, std::uint32_t stub_index);
+  // One snapshot for all of first … first+count-1. Never throws; no call to the kernel but the
+  // clock's, and a stat once a second.
+  void choose(std::uint64_t first, std::size_t count, Choice* out) noexcept;  // out: (count,)
+  // The policy that is there, valid or not; false if there is none.
+  bool policy(Policy& out) noexcept;
+  BoardState state() noexcept;
+
+ private:
+  BoardState refresh() noexcept;
+  void remap() noexcept;
+
+  std::string path_;
+  std::uint64_t pack_hash_, node_id_, boot_epoch_;
+  std::uint32_t stub_index_;
+  Mapping mapping_;
+  Watch watch_;
+  BoardState unmapped_ = BoardState::kAbsent;  // why there is no mapping
+  BoardCopy copy_;
+  Policy policy_;
+  Thresholds thresholds_;
+  bool decoded_ = false;
+  std::uint64_t key_ = 0, control_ = 0, canary_ = 0;
+};
+
+}  // namespace sprout

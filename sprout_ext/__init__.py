@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sprout's compiled core: sampler, policy board, flight ledger, energy clock.
+
+The four modules of the same names are the public face; `sprout_ext.reference` has the same in plain
+Python over the same bytes, as the tests' oracle.
+"""
+
+from sprout_ext.board import BoardPolicy, BoardReader, BoardState, BoardWriter, Choice, Flag
+from sprout_ext.clock import ClockReader, ClockState, ClockWriter
+from sprout_ext.ledger import (
+    COUNTERS,
+    FLIGHT,
+    Counter,
+    Flight,
+    Flights,
+    Phase,
+    Role,
+    Segment,
+    SegmentReader,
+    segments,
+)
+from sprout_ext.sampler import (
+    Sampler,
+    Stream,
+    cuda_available,
+    cuda_built,
+    draw_batch,
+    fold_key,
+    thresholds,
+)
+
+__all__ = [
+    "COUNTERS",
+    "FLIGHT",
+    "BoardPolicy",
+    "BoardReader",
+    "BoardState",
+    "BoardWriter",
+    "Choice",
+    "ClockReader",
+    "ClockState",
+    "ClockWriter",
+    "Counter",
+    "Flag",
+    "Flight",
+    "Flights",
+    "Phase",
+    "Role",
+    "Sampler",
+    "Segment",
+    "SegmentReader",
+    "Stream",
+    "cuda_available",
+    "cuda_built",
+    "draw_batch",
+    "fold_key",
+    "segments",
+    "thresholds",
+]

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy board: the agent writes the policy in force, Triton's stubs read it (csrc/board.h).
+
+A reader never sees half a policy, whenever the writer is killed. A policy carries a deadline in
+CLOCK_BOOTTIME; past it, or with no board, or with another directive pack, requests get level 0.
+"""
+
+from dataclasses import asdict, dataclass
+from enum import IntEnum, IntFlag
+from os import PathLike, fspath
+
+from sprout_ext import _core
+from sprout_ext._core import Choice
+
+__all__ = ["BoardPolicy", "BoardReader", "BoardState", "BoardWriter", "Choice", "Flag"]
+
+
+class Flag(IntFlag):
+    """Why a request got its level. 0: drawn under the policy."""
+
+    PINNED = 1  # named by the client
+    OFF = 2  # the client opted out: level 0
+    CONTROL = 4  # drawn for comparison: level 0
+    FALLBACK = 8  # no valid policy: level 0
+    HELD_BACK = 16  # outside the canary share: level 0
+    PAUSED = 32  # kill switch: level 0
+    PROBE = 64  # Sprout's own readiness probe
+
+
+class BoardState(IntEnum):
+    """What `Choice.state` and `BoardReader.state` say; all but OK mean level 0."""
+
+    OK = 0
+    ABSENT = 1
+    EXPIRED = 2
+    CORRUPT = 3
+    PACK = 4  # the policy is for another directive pack
+
+
+@dataclass(frozen=True)
+class BoardPolicy:
+    """A policy as it stands on the board."""
+
+    version: int  # control-plane epoch << 32 | counter
+    seed: int  # of the draws
+    pack_hash: int  # of the directive pack that the shares refer to
+    shares: tuple[float, ...]  # (levels,), 1 … 8, sums to 1
+    control_share: float  # of all requests: level 0, the comparison
+    canary_share: float  # of all requests: under the policy
+    paused: bool  # kill switch
+    deadline_boottime_ns: int  # CLOCK_BOOTTIME; from then on void
+    intensity_g_per_kwh: float  # NaN = unknown
+    pue: float  # power usage effectiveness
+    embodied_g_per_s: float  # embodied carbon per device-second
+
+
+class BoardWriter(_core.BoardWriter):
+    """The board's one writer. Goes on in a valid file, else puts a new one in its place.
+
+    OSError: the file can't be made; with errno EBUSY, another process is writing it.
+    """
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        super().__init__(fspath(path))
+
+    def publish(self, policy: BoardPolicy) -> None:  # type: ignore[override]
+        """Puts a policy in force. ValueError names the field that is out of range."""
+        super().publish(**asdict(policy))
+
+
+class BoardReader(_core.BoardReader):
+    """Reads the board for one stub.
+
+    `choose(sequence)` gives the level of one request, `choose_many(first_sequence, count)` those of
+    a batch under one snapshot; neither raises, whatever the file holds. A board that appears or is
+    replaced is noticed within a second.
+    """
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        pack_hash: int,
+        node_id: int,
+        boot_epoch: int,
+        stub_index: int,
+    ) -> None:
+        super().__init__(fspath(path), pack_hash, node_id, boot_epoch, stub_index)
+
+    def policy(self) -> BoardPolicy | None:
+        """The policy on the board, expired or not; None if there is none."""
+        fields = self._policy()
+        return None if fields is None else BoardPolicy(**fields)
+
+    def state(self) -> str:
+        """ "ok", "absent", "expired", "corrupt" or "pack"."""
+        return BoardState(self._state()).name.lower()
