@@ -102,7 +102,7 @@ intervals = st.lists(st.tuples(st.integers(2, 30), st.floats(0, 500)), min_size=
 def run(
     made: list[Made], steps: list[tuple[int, float]], restart_at: int = -1
 ) -> tuple[PlainClock, dict[int, float], float]:
-    """Ticks from before the first flight until after the last; (clock, joules by flight, metered)."""
+    """Ticks from before the first flight to after the last; (clock, joules by flight, metered)."""
     clock = PlainClock()
     settlement = Settlement(clock)
     given: dict[int, float] = {}
