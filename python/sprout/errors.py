@@ -7,6 +7,7 @@ SproutError
 ├── RequestError           the client's fault: this request fails, alone
 │   ├── PromptTooLong      does not fit the engine's context
 │   └── UnsupportedOption  an option that this engine can't honour, named
+├── RequestCancelled       the client took its request back
 ├── EngineError            the engine's fault
 │   ├── EngineUnavailable  not reachable, or it went away under the request
 │   └── EngineBusy         slots and queue are full: try again later
@@ -43,6 +44,10 @@ class PromptTooLong(RequestError):  # noqa: N818 - reads as what happened
 
 class UnsupportedOption(RequestError):  # noqa: N818
     """A generation option that this engine can't honour, named."""
+
+
+class RequestCancelled(SproutError):  # noqa: N818
+    """The client took its request back."""
 
 
 class EngineError(SproutError):

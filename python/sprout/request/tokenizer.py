@@ -92,6 +92,11 @@ class Tokenizer:
             found.append(np.concatenate(arrays) if len(arrays) > 1 else arrays[0])
         return found
 
+    def encode_marked(self, text: str) -> Ids:
+        """Ids of text whose special tokens count as such, as the stock model encodes it."""
+        encoding = self._special_encoder.encode(text, add_special_tokens=False)
+        return np.array(encoding.ids, np.int32)
+
     def _word(self, word: str) -> tuple[int, ...]:
         """Ids of a word that stands for itself; a special token's text is that token."""
         encoding = self._special_encoder.encode(word, add_special_tokens=False)

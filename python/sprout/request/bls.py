@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unary calls in front of a streaming chain: what the coupled `tensorrt_llm_bls` model does.
+
+Triton refuses a unary call of a chain that holds a decoupled model, and tells the engine behind an
+ensemble nothing of a cancel. Here each call runs in a thread of its own, its answer is gathered
+from the chunks, and one watcher asks all calls whether their clients are still there; where one has
+gone, the engine is told to stop, under the id that the call runs by inside.
+"""
+
+import json
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sprout.errors import EngineUnavailable, RequestCancelled, SproutError
+
+log = logging.getLogger(__name__)
+
+Array = NDArray[np.generic]
+
+POLL_S = 0.1
+DEFAULT_MAX_IN_FLIGHT = 256
+
+
+class Call(Protocol):
+    """One client's call, as far as this module has to know it."""
+
+    def cancelled(self) -> bool:
+        """The client has gone."""
+
+    def chunks(self, inner_id: str) -> Iterable[Mapping[str, Array]]:
+        """Runs the chain under `inner_id`. SproutError if it fails."""
+
+    def stop(self, inner_id: str) -> None:
+        """Tells the engine to stop what runs under `inner_id`."""
+
+    def answer(self, outputs: Mapping[str, Array]) -> None: ...
+
+    def fail(self, error: SproutError) -> None: ...
+
+
+class Desk:
+    """Takes calls and answers each exactly once. `count` is told of calls and of cancels."""
+
+    def __init__(
+        self,
+        *,
+        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        poll_s: float = POLL_S,
+        count: Callable[[str], None] = lambda name: None,
+    ) -> None:
+        self._pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="bls")
+        self._count = count
+        self._poll_s = poll_s
+        self._lock = threading.Lock()
+        self._calls: dict[str, Call] = {}  # inner id -> call that is not answered yet
+        self._gone: set[str] = set()  # of these, the clients have gone
+        self._closing = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, name="bls-watch", daemon=True)
+        self._watcher.start()
+
+    def take(self, call: Call) -> None:
+        """Returns at once; the call is answered from another thread."""
+        inner_id = str(uuid.uuid4())
+        with self._lock:
+            self._calls[inner_id] = call
+        self._count("bls_requests")
+        self._pool.submit(self._run, inner_id, call)
+
+    @property
+    def in_flight(self) -> int:
+        with self._lock:
+            return len(self._calls)
+
+    def close(self) -> None:
+        """Stops what still runs, and returns when every call is answered."""
+        self._closing.set()
+        with self._lock:
+            self._gone.update(self._calls)
+        self._pool.shutdown(wait=True)
+        self._watcher.join()
+
+    def _run(self, inner_id: str, call: Call) -> None:
+        error: SproutError | None = None
+        outputs: dict[str, Array] = {}
+        try:
+            if not self._is_gone(inner_id):
+                outputs = gather(call.chunks(inner_id))
+        except SproutError as raised:
+            error = raised
+        except Exception as raised:
+            log.exception("a call failed")
+            error = EngineUnavailable(f"the call failed inside: {raised}")
+        with self._lock:
+            del self._calls[inner_id]
+            gone = inner_id in self._gone
+            self._gone.discard(inner_id)
+        if gone:
+            self._count("bls_cancelled")
+            error = RequestCancelled("the request was cancelled")
+        try:
+            if error is None:
+                call.answer(outputs)
+            else:
+                call.fail(error)
+        except Exception:
+            log.exception("an answer could not be sent")
+
+    def _is_gone(self, inner_id: str) -> bool:
+        with self._lock:
+            return inner_id in self._gone
+
+    def _watch(self) -> None:
+        """Until the last call is answered: a stop may overtake its request, so it is repeated."""
+        while not (self._closing.wait(self._poll_s) and self.in_flight == 0):
+            with self._lock:
+                calls = list(self._calls.items())
+            for inner_id, call in calls:
+                try:
+                    if self._is_gone(inner_id) or call.cancelled():
+                        with self._lock:
+                            if inner_id not in self._calls:
+                                continue  # answered meanwhile
+                            self._gone.add(inner_id)
+                        call.stop(inner_id)
+                except Exception:
+                    log.exception("a call could not be stopped")
+            if self._closing.is_set():
+                threading.Event().wait(self._poll_s / 10)
+
+
+def gather(chunks: Iterable[Mapping[str, Array]]) -> dict[str, Array]:
+    """One answer from many chunks: texts one behind the other, of all else the last word."""
+    outputs: dict[str, Array] = {}
+    texts: list[Array] = []
+    for chunk in chunks:
+        if "text_output" in chunk:
+            texts.append(chunk["text_output"])
+        outputs.update(chunk)
+    if not texts:
+        raise EngineUnavailable("the engine gave no answer")
+    sequences = zip(*(text.ravel() for text in texts), strict=True)
+    outputs["text_output"] = np.array([b"".join(sequence) for sequence in sequences], object)
+    return outputs
+
+
+def forwarded(parameters: str) -> dict[str, str | int | bool]:
+    """Parameters for the inner request: Sprout's own, and never a float, which would fail it."""
+    if "sprout_" not in parameters:
+        return {}
+    return {
+        name: value
+        for name, value in json.loads(parameters).items()
+        if name.startswith("sprout_") and isinstance(value, str | int | bool)
+    }

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From a client's text to token ids under a level: what the `preprocessing` model does.
+
+A batch is read, gets one policy snapshot, is encoded in one call; a request that fails fails alone.
+Tensors go in and out under their stock names, so that this runs without Triton.
+"""
+
+import logging
+import secrets
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from sprout import directives
+from sprout.errors import ConfigError, RequestError, SproutError
+from sprout.request import hints, tensors, tokenizer, words
+from sprout.request.hints import Hints
+from sprout.request.prompts import Prompter
+from sprout.request.settings import PreprocessSettings
+from sprout.request.tensors import Array, Tensors, one
+from sprout.request.tokenizer import Piece, Tokenizer
+from sprout_ext.board import BoardReader, BoardState, Choice, Flag
+from sprout_ext.ledger import Counter, Role, Segment
+
+log = logging.getLogger(__name__)
+
+# Choice.state -> what is counted
+_FALLBACKS = {
+    int(BoardState.ABSENT): Counter.POLICY_ABSENT,
+    int(BoardState.EXPIRED): Counter.POLICY_EXPIRED,
+    int(BoardState.CORRUPT): Counter.POLICY_CORRUPT,
+    int(BoardState.PACK): Counter.POLICY_PACK,
+}
+# As plain numbers: arithmetic on enumerations costs a microsecond.
+_PINNED, _OFF, _FALLBACK = int(Flag.PINNED), int(Flag.OFF), int(Flag.FALLBACK)
+_PAUSED, _PROBE = int(Flag.PAUSED), int(Flag.PROBE)
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """One request: its input tensors, and its parameters as JSON text."""
+
+    tensors: Tensors
+    parameters: str = ""
+
+
+@dataclass(slots=True)
+class Prepared:
+    """One request on its way to the engine."""
+
+    outputs: dict[str, Array]  # by stock name, with a batch dimension of 1
+    level: int
+    flags: int
+    choice: Choice | None
+    sequence: int
+    task: bytes
+    max_tokens: int
+    opened_ns: int
+    input_tokens: int = 0
+
+
+class Preprocessor:
+    """Without `board` and `segment` requests are served L0, unless pinned, and leave no flight."""
+
+    def __init__(
+        self,
+        settings: PreprocessSettings,
+        tokenizer: Tokenizer,
+        *,
+        board: BoardReader | None = None,
+        segment: Segment | None = None,
+    ) -> None:
+        self._settings = settings
+        self._tokenizer = tokenizer
+        self._pack = directives.pack(settings.pack)
+        self._prompter = Prompter(
+            tokenizer,
+            self._pack,
+            chat_template=settings.chat_template,
+            accept_rendered=settings.accept_rendered,
+            add_special_tokens=settings.add_special_tokens,
+        )
+        self._board = board
+        self._segment = segment
+        self._sequence = 0
+        # Postprocessing keeps a stream's state under its ticket. Where there is no flight, one that
+        # belongs to no segment (tag 0) does; random, because other stubs hand out theirs.
+        self._untracked = secrets.randbits(47)
+
+    @classmethod
+    def open(cls, settings: PreprocessSettings) -> "Preprocessor":
+        """With the tokenizer, and shared memory as far as there is any."""
+        loaded = tokenizer.load(settings.tokenizer_dir)
+        directory = settings.shm_dir
+        if directory is None:
+            log.warning("sprout_shm_dir is not set: every request is served L0, without a receipt")
+            return cls(settings, loaded)
+        segment = _segment(settings, directory)
+        board = BoardReader(
+            directory / "policy.board",
+            directives.pack(settings.pack).hash,
+            settings.node_id,
+            segment.uid,
+            settings.stub_index,
+        )
+        return cls(settings, loaded, board=board, segment=segment)
+
+    def prepare(self, batch: Sequence[Prompt]) -> list[Prepared | SproutError]:
+        """One result per request, in order. Nothing is left behind for those that fail."""
+        opened_ns = time.monotonic_ns()
+        first = self._sequence
+        self._sequence += len(batch)
+        choices: Sequence[Choice | None] = (
+            self._board.choose_many(first, len(batch)) if self._board else [None] * len(batch)
+        )
+        results: list[Prepared | SproutError] = []
+        prompts: list[list[Piece]] = []
+        for offset, (prompt, choice) in enumerate(zip(batch, choices, strict=True)):
+            try:
+                prepared, pieces = self._read(prompt, choice, first + offset, opened_ns)
+            except SproutError as error:
+                results.append(error)
+                continue
+            results.append(prepared)
+            prompts.append(pieces)
+        encoded = iter(self._tokenizer.encode(prompts) if prompts else ())
+        for result in results:
+            if isinstance(result, Prepared):
+                ids = next(encoded)
+                result.input_tokens = len(ids)
+                result.outputs["INPUT_ID"] = ids.reshape(1, -1)
+                result.outputs["REQUEST_INPUT_LEN"] = np.array([[len(ids)]], np.int32)
+        if self._segment:
+            self._segment.count(Counter.REQUESTS, len(batch))
+            if len(prompts) < len(batch):
+                self._segment.count(Counter.REFUSED, len(batch) - len(prompts))
+        return results
+
+    def open_flight(self, prepared: Prepared) -> int:
+        """A ticket for the request. The last step: after it nothing may fail."""
+        ticket = 0
+        choice = prepared.choice
+        if self._segment and choice:
+            ticket = self._segment.open_flight(
+                level=prepared.level,
+                flags=prepared.flags,
+                policy_version=choice.version,
+                policy_seed=choice.seed,
+                sequence=prepared.sequence,
+                task=prepared.task,
+                input_tokens=prepared.input_tokens,
+                max_tokens=prepared.max_tokens,
+                opened_ns=prepared.opened_ns,
+                intensity_g_per_kwh=choice.intensity_g_per_kwh,
+                pue=choice.pue,
+                embodied_g_per_s=choice.embodied_g_per_s,
+            )
+        if not ticket:
+            self._untracked += 1
+            ticket = self._untracked
+        return ticket
+
+    def close(self) -> None:
+        """Leaves the segment to the agent, which settles what is still in flight."""
+        if self._segment:
+            self._segment.close()
+
+    def _read(
+        self, prompt: Prompt, choice: Choice | None, sequence: int, opened_ns: int
+    ) -> tuple[Prepared, list[Piece]]:
+        settings, given = self._settings, prompt.tensors
+        query = one(given, "QUERY")
+        if len(query) > settings.max_prompt_bytes:
+            raise RequestError(
+                f"text_input has {len(query)} bytes, the limit is {settings.max_prompt_bytes}"
+            )
+        text = tensors.text(query, "text_input")
+        max_tokens = int(one(given, "REQUEST_OUTPUT_LEN"))
+        if max_tokens <= 0:
+            raise RequestError(f"max_tokens must be at least 1, not {max_tokens}")
+        hinted = hints.read(prompt.parameters, self._pack, settings.hints, settings.probe_token)
+        outputs = self._outputs(given, max_tokens)
+        level, flags = self._level(hinted, choice)
+        pieces = self._prompter.pieces(text, level)
+        prepared = Prepared(
+            outputs, level, flags, choice, sequence, hinted.task, max_tokens, opened_ns
+        )
+        return prepared, pieces
+
+    def _outputs(self, given: Tensors, max_tokens: int) -> dict[str, Array]:
+        """All but the prompt. What nobody gave is left out: those who read it have it optional."""
+        own = self._tokenizer
+        outputs: dict[str, Array | None] = {
+            "REQUEST_OUTPUT_LEN": np.array([[max_tokens]], np.int32)
+        }
+        end_id = one(given, "END_ID") if "END_ID" in given else own.eos_id
+        pad_id = one(given, "PAD_ID") if "PAD_ID" in given else own.pad_id
+        if end_id is not None:
+            outputs["OUT_END_ID"] = np.array([[end_id]], np.int32)
+        if pad_id is not None:
+            outputs["OUT_PAD_ID"] = np.array([[pad_id]], np.int32)
+        if "STOP_WORDS_DICT" in given:
+            outputs["STOP_WORDS_IDS"] = words.word_list(own, given["STOP_WORDS_DICT"], "stop_words")
+        if "BAD_WORDS_DICT" in given:
+            outputs["BAD_WORDS_IDS"] = words.word_list(own, given["BAD_WORDS_DICT"], "bad_words")
+        if "EMBEDDING_BIAS_WORDS" in given or "EMBEDDING_BIAS_WEIGHTS" in given:
+            nothing: Array = np.empty(0)
+            outputs["EMBEDDING_BIAS"] = words.bias(
+                own,
+                given.get("EMBEDDING_BIAS_WORDS", nothing),
+                given.get("EMBEDDING_BIAS_WEIGHTS", nothing),
+            )
+        return {name: array for name, array in outputs.items() if array is not None}
+
+    def _level(self, hinted: Hints, choice: Choice | None) -> tuple[int, int]:
+        """(level, flags). The kill switch stands above a pin."""
+        if hinted.ignored and self._segment:
+            self._segment.count(Counter.HINTS_IGNORED, hinted.ignored)
+        if hinted.probe:
+            return 0, _PROBE
+        if hinted.off:
+            return 0, _OFF
+        paused = choice is not None and choice.flags & _PAUSED
+        if hinted.level is not None and not paused:
+            return hinted.level, _PINNED
+        if choice is None:
+            return 0, _FALLBACK
+        if choice.state and self._segment:
+            self._segment.count(_FALLBACKS[choice.state])
+        return choice.level, choice.flags
+
+
+def _segment(settings: PreprocessSettings, directory: Path) -> Segment:
+    try:
+        return Segment.create(
+            directory,
+            Role.PREPROCESSING,
+            settings.stub_index,
+            settings.node_id,
+            settings.flights,
+        )
+    except OSError as error:
+        raise ConfigError(f"sprout_shm_dir: no ledger can be made there: {error}") from None

@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Settings of the request path: the `parameters` of a Triton model configuration.
+
+A value that is empty or still a `${placeholder}` is unset and gets the default written here.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from sprout.errors import ConfigError
+
+HINTS = frozenset({"sprout_level", "sprout_off", "sprout_task"})
+CHAT_TEMPLATES = ("auto", "chatml", "llama2", "none")
+_BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+class Parameters:
+    """Typed reading of a model configuration's parameters; ConfigError names the key."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = {k: v for k, v in values.items() if v and not v.startswith("${")}
+
+    @classmethod
+    def of_model(cls, model_config: str) -> "Parameters":
+        """From the JSON text that Triton gives to `initialize`."""
+        parameters = json.loads(model_config).get("parameters", {})
+        return cls({key: value.get("string_value", "") for key, value in parameters.items()})
+
+    def text(self, key: str) -> str | None:
+        return self._values.get(key)
+
+    def path(self, key: str) -> Path | None:
+        value = self._values.get(key)
+        return None if value is None else Path(value)
+
+    def integer(self, key: str, default: int) -> int:
+        value = self._values.get(key)
+        try:
+            return default if value is None else int(value)
+        except ValueError:
+            raise ConfigError(f"{key}: {value!r} is no whole number") from None
+
+    def boolean(self, key: str, default: bool) -> bool:
+        value = self._values.get(key)
+        try:
+            return default if value is None else _BOOLEANS[value.lower()]
+        except KeyError:
+            raise ConfigError(f"{key}: {value!r} is neither true nor false") from None
+
+    def choice(self, key: str, allowed: tuple[str, ...]) -> str:
+        """One of `allowed`, the first where unset."""
+        value = self._values.get(key, allowed[0])
+        if value not in allowed:
+            raise ConfigError(f"{key}: {value!r} is none of {', '.join(allowed)}")
+        return value
+
+    def required_path(self, key: str) -> Path:
+        value = self.path(key)
+        if value is None:
+            raise ConfigError(f"{key} is not set in the model's config.pbtxt")
+        return value
+
+
+@dataclass(frozen=True)
+class PreprocessSettings:
+    """Of one preprocessing stub."""
+
+    tokenizer_dir: Path
+    shm_dir: Path | None = None  # None: L0, no ledger
+    node_id: int = 0
+    stub_index: int = 0
+    pack: str = "explicit"
+    chat_template: str = "auto"
+    hints: frozenset[str] = frozenset()  # those that clients may give
+    accept_rendered: bool = True
+    max_prompt_bytes: int = 1 << 20
+    flights: int = 4096
+    probe_token: str | None = None
+    add_special_tokens: bool = True  # stock parameter: the tokenizer's own BOS
+
+    @classmethod
+    def read(cls, parameters: Parameters, instance: str) -> "PreprocessSettings":
+        """`instance` is Triton's name of it, e.g. `preprocessing_0_1`."""
+        named = {hint.strip() for hint in (parameters.text("sprout_hints") or "").split(",")} - {""}
+        if unknown := named - HINTS:
+            raise ConfigError(f"sprout_hints: {min(unknown)!r} is none of {sorted(HINTS)}")
+        return cls(
+            tokenizer_dir=parameters.required_path("tokenizer_dir"),
+            shm_dir=parameters.path("sprout_shm_dir"),
+            node_id=parameters.integer("sprout_node_id", 0),
+            stub_index=stub_index(instance),
+            pack=parameters.text("sprout_pack") or cls.pack,
+            chat_template=parameters.choice("sprout_chat_template", CHAT_TEMPLATES),
+            hints=frozenset(named),
+            accept_rendered=parameters.boolean("sprout_accept_rendered", True),
+            max_prompt_bytes=parameters.integer("sprout_max_prompt_bytes", cls.max_prompt_bytes),
+            flights=parameters.integer("sprout_flights", cls.flights),
+            probe_token=_probe_token(parameters.path("sprout_probe_token_file")),
+            add_special_tokens=parameters.boolean("add_special_tokens", True),
+        )
+
+
+@dataclass(frozen=True)
+class PostprocessSettings:
+    """Of the postprocessing stub."""
+
+    tokenizer_dir: Path
+    shm_dir: Path | None = None  # None: no receipts
+    node_id: int = 0
+    stub_index: int = 0
+    skip_special_tokens: bool = True  # stock parameter
+
+    @classmethod
+    def read(cls, parameters: Parameters, instance: str) -> "PostprocessSettings":
+        """`instance` is Triton's name of it, e.g. `postprocessing_0_0`."""
+        return cls(
+            tokenizer_dir=parameters.required_path("tokenizer_dir"),
+            shm_dir=parameters.path("sprout_shm_dir"),
+            node_id=parameters.integer("sprout_node_id", 0),
+            stub_index=stub_index(instance),
+            skip_special_tokens=parameters.boolean("skip_special_tokens", True),
+        )
+
+
+def stub_index(instance: str) -> int:
+    """Number of a model instance, the last part of its name."""
+    number = instance.rpartition("_")[2]
+    return int(number) if number.isdigit() else 0
+
+
+def _probe_token(file: Path | None) -> str | None:
+    if file is None:
+        return None
+    try:
+        return file.read_text().strip() or None
+    except OSError as error:
+        raise ConfigError(f"sprout_probe_token_file: can't read {file}: {error.strerror}") from None
