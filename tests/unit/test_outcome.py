@@ -111,7 +111,6 @@ def written(records: Any, **changes: Any) -> pb.Outcome:
         "segment_uid": 2**64 - 1,
         "stub_index": 1,
         "ending": pb.ENDING_DELIVERED,
-        "end_ns": int(records["last_token_ns"][0]),
         "share": Share(joules=36.0, credited_ns=2 * S, final=True),
         "wall_offset_ns": 1_700_000_000 * S,
         **changes,
@@ -200,7 +199,7 @@ def test_the_nodes_own_factors_where_the_flight_has_none() -> None:
 
 def test_never_scheduled_has_no_times_and_no_energy() -> None:
     records = flight(phase=Phase.FAILED, receipt_joules=math.nan)
-    outcome = written(records, ending=pb.ENDING_FAILED, end_ns=NOW, share=Share(final=True))
+    outcome = written(records, ending=pb.ENDING_FAILED, share=Share(final=True))
     assert outcome.ending == pb.ENDING_FAILED
     assert (outcome.queue_seconds, outcome.device_seconds, outcome.first_token_seconds) == (0, 0, 0)
     assert (outcome.energy_joules, outcome.receipt_joules) == (0, 0)

@@ -51,7 +51,6 @@ class _Scan(NamedTuple):
     alive: bool
     records: NDArray[np.void]
     ending: NDArray[np.uint8]
-    end_ns: NDArray[np.int64]
     spans: list[Span]
 
 
@@ -106,7 +105,7 @@ class Drain:
         uid = reader.uid
         columns = (records["ticket"].tolist(), records["scheduled_ns"].tolist(), ends.tolist())
         spans = [Span((uid, t), start, end) for t, start, end in zip(*columns, strict=True)]
-        return _Scan(reader, alive, records, ending, ends, spans)
+        return _Scan(reader, alive, records, ending, spans)
 
     def _drain(self, scans: list[_Scan], now_ns: int) -> None:
         """Spool, then release, what has ended and is settled; reclaim what the dead left."""
@@ -129,7 +128,6 @@ class Drain:
                     segment_uid=scan.reader.uid,
                     stub_index=scan.reader.stub_index,
                     ending=int(scan.ending[i]),
-                    end_ns=span.end_ns,
                     share=share,
                     wall_offset_ns=wall_offset_ns,
                 )

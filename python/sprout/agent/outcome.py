@@ -97,19 +97,19 @@ class OutcomeWriter:
         segment_uid: int,
         stub_index: int,
         ending: int,
-        end_ns: int,
         share: Share,
         wall_offset_ns: int,
     ) -> pb.Outcome:
         """The outcome of one FLIGHT record.
 
-        end_ns: when it stopped being active. wall_offset_ns: wall clock minus CLOCK_MONOTONIC.
+        share: of the energy; the time it was credited for is the flight's time on the device.
+        wall_offset_ns: wall clock minus CLOCK_MONOTONIC.
         Carbon needs an intensity; where the flight has none (no policy was there), carbon and
         intensity stay unset, which is "unknown".
         """
         flight: dict[str, Any] = dict(zip(record.dtype.names or (), record.item(), strict=True))
         scheduled_ns, opened_ns = flight["scheduled_ns"], flight["opened_ns"]
-        device_s = _span_s(scheduled_ns, end_ns)
+        device_s = share.credited_ns / NS_PER_S
         outcome = pb.Outcome(
             segment_uid=segment_uid,
             ticket=flight["ticket"],

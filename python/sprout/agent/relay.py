@@ -83,12 +83,12 @@ class Watcher:
         """Publish one policy; a wrong one is refused, and the one on the board stays."""
         try:
             entry = board_policy(policy, self._pack, boottime_ns())
-        except PolicyError as error:
+            self._board.publish(entry)
+        except (PolicyError, ValueError) as error:  # ValueError: the board's own checks
             self.refused += 1
             self.error = f"policy {version(policy)}: {error}"
             log.error("refused: %s", self.error)
             return
-        self._board.publish(entry)
         self._silent_after = time.monotonic() + SILENCE_FRACTION * policy.ttl.ToNanoseconds() / 1e9
         self.error = ""
         if policy.pack_hash != self._pack.hash:

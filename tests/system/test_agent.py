@@ -1,0 +1,315 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent as a process: killed, starved of its control plane, with stubs that die."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from recorder import PACK, Recorder, make_policy
+
+from sprout.v1 import control_pb2 as pb
+from sprout_ext.board import BoardReader
+from sprout_ext.clock import ClockReader
+
+pytestmark = pytest.mark.system
+
+FLIER = Path(__file__).parents[1] / "flier.py"
+AGENT = """
+import logging
+from sprout.agent.run import serve
+from sprout.config import load
+logging.basicConfig(level="INFO", format="%(relativeCreated)d %(threadName)s %(message)s")
+serve(load())
+"""
+
+
+class Flier:
+    """tests/flier.py, owner of one segment."""
+
+    def __init__(self, shm: Path, records: int = 64, per_s: float | None = None) -> None:
+        rate = [] if per_s is None else [str(per_s)]
+        self.process = subprocess.Popen(
+            [sys.executable, str(FLIER), str(shm), str(records), *rate],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        tag, uid = self._line().split()
+        self.path, self.uid = shm / f"segment-{tag}", int(uid)
+
+    def _line(self) -> str:
+        assert self.process.stdout is not None
+        return self.process.stdout.readline()
+
+    def ask(self, *command: object) -> str:
+        assert self.process.stdin is not None
+        self.process.stdin.write(" ".join(map(str, command)) + "\n")
+        self.process.stdin.flush()
+        return self._line().strip()
+
+    def open(self, *commands: str) -> int:
+        """A flight that has been through `commands`."""
+        ticket = int(self.ask("open"))
+        for command in commands:
+            assert self.ask(command, ticket) == "True"
+        return ticket
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+
+class Stack:
+    """One node: a recorder as control plane, an agent, fliers."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.state, self.shm = tmp_path / "state", tmp_path / "shm"
+        (self.state / "pids").mkdir(parents=True)
+        self.shm.mkdir(mode=0o700)
+        self.tmp_path = tmp_path
+        self.control = Recorder().start()
+        self.reader = BoardReader(self.shm / "policy.board", PACK.hash, 1, 0, 0)
+        self.fliers: list[Flier] = []
+        self.agents: list[subprocess.Popen[bytes]] = []
+
+    def agent(self, **settings: object) -> subprocess.Popen[bytes]:
+        """Started, and known to the control plane if that is there."""
+        tree = {
+            "STACK__STATE_DIR": self.state,
+            "STACK__SHM_DIR": self.shm,
+            "CONTROL__PORT": self.control.port,
+            "AGENT__TICK_S": 0.05,
+            "AGENT__REPORT_INTERVAL_S": 0.1,
+            "AGENT__ABANDONED_AFTER_S": 0.5,
+            **settings,
+        }
+        env = {f"SPROUT_{key}": str(value) for key, value in tree.items()}
+        log = (self.tmp_path / "agent.log").open("ab")
+        with log:
+            process = subprocess.Popen(
+                [sys.executable, "-c", AGENT], cwd=self.tmp_path, env=env, stdout=log, stderr=log
+            )
+        self.agents.append(process)
+        return process
+
+    def ready(self) -> None:
+        reports = self.control.reports
+        self.control.wait(lambda: self.control.reports > reports)
+
+    def flier(self, records: int = 64, per_s: float | None = None) -> Flier:
+        self.fliers.append(Flier(self.shm, records, per_s))
+        return self.fliers[-1]
+
+    def metered(self, flier: Flier) -> None:
+        """The flier is what the meter looks at."""
+        (self.state / "pids" / "engine.pid").write_text(str(flier.process.pid))
+
+    def outcome(self, flier: Flier, ticket: int, timeout_s: float = 10) -> pb.Outcome:
+        key = (flier.uid, ticket)
+        self.control.wait(lambda: key in self.control.outcomes, timeout_s)
+        return self.control.outcomes[key]
+
+    def log(self) -> str:
+        return (self.tmp_path / "agent.log").read_text()
+
+    def close(self) -> None:
+        for agent in self.agents:
+            agent.kill()
+            agent.wait()
+        for flier in self.fliers:
+            flier.kill()
+        self.control.stop()
+
+
+@pytest.fixture
+def stack(tmp_path: Path) -> Iterator[Stack]:
+    made = Stack(tmp_path)
+    yield made
+    made.close()
+
+
+def test_policy_reaches_the_board_and_runs_out_without_a_control_plane(stack: Stack) -> None:
+    stack.control.publish(make_policy(1))
+    agent = stack.agent()
+    stack.control.wait(lambda: stack.reader.state() == "ok")
+    stack.control.wait(lambda: stack.control.status.policy_version == 7 << 32 | 1)
+    stack.control.publish(make_policy(2, ttl_s=1.5))
+    stack.control.wait(lambda: stack.control.status.policy_version == 7 << 32 | 2)
+    stack.control.stop()
+    # Killed and reborn: the deadline stays what it was.
+    before = stack.reader.policy()
+    agent.kill()
+    agent.wait()
+    stack.agent()
+    stack.control.wait(lambda: "control plane 127" in stack.log())
+    assert stack.reader.policy() == before
+    stack.control.wait(lambda: stack.reader.state() == "expired")
+    choice = stack.reader.choose(1)
+    assert (choice.level, choice.intensity_g_per_kwh) == (0, 250.0)
+    stack.control.publish(make_policy(3))
+    stack.control.start()
+    stack.control.wait(lambda: stack.reader.state() == "ok")
+
+
+def test_every_ending_is_told(stack: Stack) -> None:
+    flier = stack.flier()
+    stack.agent(AGENT__LEASE_S=1.0)
+    stack.ready()
+    expected = {
+        flier.open("schedule", "token", "finish", "close"): pb.ENDING_DELIVERED,
+        flier.open("schedule", "token", "finish"): pb.ENDING_ABANDONED,
+        flier.open("schedule", "cancel"): pb.ENDING_CANCELLED,
+        flier.open("schedule", "fail"): pb.ENDING_FAILED,
+        flier.open("schedule"): pb.ENDING_LOST,  # its lease runs out
+    }
+    for ticket, ending in expected.items():
+        outcome = stack.outcome(flier, ticket)
+        assert outcome.ending == ending
+        assert (outcome.level, outcome.task, outcome.sequence) == (1, "test", 7)
+        assert outcome.segment_uid == flier.uid
+        assert abs(outcome.opened_at.ToNanoseconds() - time.time_ns()) < 10e9
+        assert outcome.device_seconds > 0
+    stack.control.wait(lambda: stack.control.status.active == 0)
+    assert stack.control.duplicates == 0
+
+
+def test_a_dead_stubs_segment_is_drained_and_reclaimed(stack: Stack) -> None:
+    stack.agent()
+    living, dead = stack.flier(), stack.flier()
+    stack.ready()
+    living.ask("count")
+    dead.ask("count")
+    delivered = dead.open("schedule", "finish", "close")
+    lost = dead.open("schedule", "token")
+    dead.kill()
+    assert stack.outcome(dead, delivered).ending == pb.ENDING_DELIVERED
+    assert stack.outcome(dead, lost).ending == pb.ENDING_LOST
+    stack.control.wait(lambda: not dead.path.exists())
+    assert living.path.exists()
+    # What the dead one counted stays in the sum.
+    reports = stack.control.reports
+    stack.control.wait(lambda: stack.control.reports > reports + 2)
+    assert stack.control.status.counters["requests"] == 2
+
+
+def test_outcomes_wait_for_the_control_plane_and_arrive_once(stack: Stack) -> None:
+    stack.agent()
+    flier = stack.flier(512, per_s=100)
+    stack.ready()
+    stack.control.stop()
+    time.sleep(1.0)
+    tickets = [int(ticket) for ticket in flier.ask("stop").split()]
+    assert len(tickets) > 30
+    stack.control.start()
+    stack.control.wait(lambda: len(stack.control.outcomes) == len(tickets))
+    assert {ticket for _, ticket in stack.control.outcomes} == set(tickets)
+    assert stack.control.duplicates == 0
+
+
+def test_a_full_spool_drops_the_oldest_and_says_how_many(stack: Stack) -> None:
+    agent = stack.agent(AGENT__SPOOL_OUTCOMES=20)
+    stack.ready()
+    stack.control.stop()
+    flier = stack.flier()
+    tickets = [flier.open("schedule", "finish", "close") for _ in range(50)]
+    time.sleep(0.5)
+    agent.kill()  # the count outlives it
+    agent.wait()
+    stack.agent(AGENT__SPOOL_OUTCOMES=20)
+    stack.control.start()
+    stack.control.wait(lambda: len(stack.control.outcomes) == 20)
+    stack.control.wait(lambda: stack.control.status.spooled == 0)
+    assert stack.control.status.dropped == 30
+    assert {ticket for _, ticket in stack.control.outcomes} == set(tickets[-20:])
+
+
+def test_kill_9_under_load_loses_nothing_and_doubles_nothing(stack: Stack) -> None:
+    draw = random.Random(7)
+    flier = stack.flier(1024, per_s=200)
+    stack.metered(flier)
+    for _ in range(6):
+        agent = stack.agent()
+        stack.control.wait(lambda: stack.log().count("control plane 127") == len(stack.agents))
+        time.sleep(draw.uniform(0.05, 0.6))
+        agent.kill()
+        agent.wait()
+        time.sleep(draw.uniform(0, 0.2))
+    stack.agent()
+    stack.ready()
+    tickets = [int(ticket) for ticket in flier.ask("stop").split()]
+    assert len(tickets) > 200
+    stack.control.wait(lambda: len(stack.control.outcomes) >= len(tickets))
+    stack.control.wait(lambda: stack.control.status.spooled == 0)
+    assert {ticket for _, ticket in stack.control.outcomes} == set(tickets)
+    outcomes = stack.control.outcomes.values()
+    assert {outcome.ending for outcome in outcomes} == {pb.ENDING_DELIVERED}
+    # The gaps' energy is there too, and all of it belongs to some flight.
+    clock = ClockReader(stack.shm / "energy.clock").state()
+    assert clock is not None
+    assert clock.settled > 0
+    given = sum(outcome.energy_joules for outcome in outcomes)
+    assert given == pytest.approx(clock.settled, rel=0.02)
+
+
+def test_outcomes_sum_to_what_was_settled(stack: Stack) -> None:
+    """No kill: within 0.1 %."""
+    flier = stack.flier(1024, per_s=150)
+    stack.metered(flier)
+    stack.agent()
+    stack.ready()
+    time.sleep(1.5)
+    tickets = flier.ask("stop").split()
+    stack.control.wait(lambda: len(stack.control.outcomes) == len(tickets))
+    reports = stack.control.reports
+    stack.control.wait(lambda: stack.control.reports > reports + 1)
+    status = stack.control.status
+    given = sum(outcome.energy_joules for outcome in stack.control.outcomes.values())
+    assert given > 0
+    assert given == pytest.approx(status.settled_joules, rel=1e-3)
+    assert status.settled_joules + status.idle_joules == pytest.approx(status.metered_joules)
+    assert status.energy_estimated
+    assert all(outcome.energy_estimated for outcome in stack.control.outcomes.values())
+
+
+def test_energy_goes_to_the_flight_that_was_active(stack: Stack) -> None:
+    flier = stack.flier()
+    stack.metered(flier)
+    stack.agent(ENERGY__WATTS_PER_CORE=10)
+    stack.ready()
+    flier.ask("burn", 0.2)
+    time.sleep(0.2)
+    first = flier.open("schedule")
+    flier.ask("burn", 0.5)
+    flier.ask("finish", first)
+    flier.ask("close", first)
+    queued = flier.open("fail")
+    outcome = stack.outcome(flier, first)
+    assert outcome.energy_joules == pytest.approx(5.0, rel=0.2)
+    assert outcome.carbon_g == pytest.approx(outcome.energy_joules / 3.6e6 * 100)
+    assert stack.outcome(flier, queued).energy_joules == 0
+
+
+def test_sigterm_drains_and_ends_within_a_second(stack: Stack) -> None:
+    agent = stack.agent(AGENT__REPORT_INTERVAL_S=30)  # nothing but the last report
+    flier = stack.flier()
+    stack.control.wait(lambda: "control plane 127" in stack.log())
+    ticket = flier.open("schedule", "finish", "close")
+    agent.send_signal(signal.SIGTERM)
+    told = time.monotonic()
+    assert agent.wait(5) == 0
+    assert time.monotonic() - told < 1.5  # 1 s, and the interpreter's end
+    assert stack.control.outcomes[flier.uid, ticket].ending == pb.ENDING_DELIVERED
+
+
+def test_one_agent_per_node(stack: Stack) -> None:
+    first = stack.agent()
+    stack.ready()
+    second = stack.agent()
+    assert second.wait(10) == 1
+    assert f"an agent already (pid {first.pid}" in stack.log()
+    assert first.poll() is None

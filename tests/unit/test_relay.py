@@ -1,0 +1,296 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Policies to the board, outcomes to the control plane, over real gRPC on loopback."""
+
+import contextlib
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from recorder import PACK, Recorder, make_policy
+
+from sprout import channel
+from sprout.agent.policy import MAX_TTL_S, board_policy, boottime_ns, version
+from sprout.agent.relay import LONGEST_BACKOFF_S, Reporter, Watcher, backoff_s
+from sprout.agent.spool import Spool
+from sprout.errors import PolicyError
+from sprout.v1 import control_pb2 as pb
+from sprout.v1.control_pb2_grpc import ControlStub
+from sprout_ext.board import BoardReader, BoardWriter
+
+# --- policy -------------------------------------------------------------------------------------
+
+
+def test_a_policy_as_the_board_has_it() -> None:
+    policy = make_policy(3, ttl_s=1.5)
+    entry = board_policy(policy, PACK, 1000)
+    assert entry.version == version(policy) == 7 << 32 | 3
+    assert entry.shares == (0.5, 0.3, 0.2)
+    assert entry.deadline_boottime_ns == 1000 + 1_500_000_000
+    assert (entry.seed, entry.pack_hash, entry.paused) == (42, PACK.hash, False)
+    assert (entry.control_share, entry.canary_share) == (0.02, 1.0)
+    assert (entry.intensity_g_per_kwh, entry.pue, entry.embodied_g_per_s) == (250.0, 1.2, 1e-4)
+
+
+def test_the_control_planes_clock_is_not_looked_at() -> None:
+    policy = make_policy()
+    policy.issued_at.FromSeconds(0)  # 1970
+    assert board_policy(policy, PACK, 1000) == board_policy(make_policy(), PACK, 1000)
+
+
+def test_no_intensity_is_unknown() -> None:
+    policy = make_policy()
+    policy.ClearField("intensity")
+    assert math.isnan(board_policy(policy, PACK, 0).intensity_g_per_kwh)
+
+
+def test_another_pack_is_relayed_for_the_readers_to_refuse() -> None:
+    policy = make_policy()
+    policy.pack_hash ^= 1
+    del policy.shares[2]
+    policy.shares[1].share = 0.5
+    assert board_policy(policy, PACK, 0).shares == (0.5, 0.5)
+
+
+def shares(*values: float) -> list[pb.LevelShare]:
+    return [pb.LevelShare(level=f"L{i}", share=share) for i, share in enumerate(values)]
+
+
+WRONG: list[tuple[str, dict[str, Any]]] = [
+    ("version", {"counter": 0}),
+    ("0 levels", {"shares": []}),
+    ("9 levels", {"shares": shares(*[1 / 9] * 9)}),
+    ("levels", {"shares": shares(0.5, 0.5)}),
+    ("levels", {"shares": [pb.LevelShare(level="L9", share=1 / 3) for _ in range(3)]}),
+    ("sum", {"shares": shares(0.5, 0.3, 0.1)}),
+    ("L1", {"shares": shares(0.9, -0.1, 0.2)}),
+    ("L0", {"shares": shares(math.nan, 0.5, 0.5)}),
+    ("control", {"control_share": 1.5}),
+    ("canary", {"canary_share": -0.1}),
+    ("intensity", {"intensity": pb.Intensity(g_per_kwh=-1)}),
+    ("intensity", {"intensity": pb.Intensity(g_per_kwh=math.nan)}),
+    ("PUE", {"pue": 0.0}),
+    ("PUE", {"pue": math.inf}),
+    ("embodied", {"embodied_g_per_s": -1.0}),
+    ("time to live", {"ttl_s": 0.0}),
+    ("time to live", {"ttl_s": MAX_TTL_S + 1.0}),
+]
+
+
+@pytest.mark.parametrize(("named", "changes"), WRONG)
+def test_a_wrong_policy_is_refused_by_name(named: str, changes: dict[str, Any]) -> None:
+    policy = make_policy(ttl_s=changes.get("ttl_s", 60.0))
+    for field in changes.keys() - {"ttl_s"}:
+        policy.ClearField(field)
+    policy.MergeFrom(pb.Policy(**{k: v for k, v in changes.items() if k != "ttl_s"}))
+    with pytest.raises(PolicyError, match=named):
+        board_policy(policy, PACK, 0)
+
+
+# --- watch --------------------------------------------------------------------------------------
+
+
+class Rig:
+    """A watcher and a reporter against a recorder."""
+
+    def __init__(self, tmp_path: Path, control: Recorder) -> None:
+        self.control = control
+        self.stop = threading.Event()
+        self.board = BoardWriter(tmp_path / "policy.board")
+        self.reader = BoardReader(tmp_path / "policy.board", PACK.hash, 1, 0, 0)
+        self.spool = Spool(tmp_path / "spool.sqlite", 1000)
+        self.channel = channel.connect(f"127.0.0.1:{control.port}")
+        stub = ControlStub(self.channel)
+        self.watcher = Watcher(stub, self.board, "node", PACK)
+        self.reporter = Reporter(
+            stub, self.spool, self.watcher, pb.NodeStatus, node="node", batch=10, interval_s=0.05
+        )
+        self.threads: list[threading.Thread] = []
+
+    def start(self, work: Callable[[threading.Event], None]) -> None:
+        thread = threading.Thread(target=work, args=(self.stop,))
+        self.threads.append(thread)
+        thread.start()
+
+    def version(self) -> int:
+        policy = self.reader.policy()
+        return policy.version & 0xFFFFFFFF if policy else 0
+
+    def close(self) -> None:
+        self.stop.set()
+        self.watcher.reset()
+        for thread in self.threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        self.channel.close()
+        self.spool.close()
+        self.board.close()
+
+
+@pytest.fixture
+def control() -> Iterator[Recorder]:
+    recorder = Recorder().start()
+    yield recorder
+    recorder.stop()
+
+
+@pytest.fixture
+def rig(tmp_path: Path, control: Recorder) -> Iterator[Rig]:
+    with contextlib.closing(Rig(tmp_path, control)) as made:
+        yield made
+
+
+def test_a_policy_is_on_the_board_within_200_ms(rig: Rig) -> None:
+    rig.start(rig.watcher.run)
+    rig.control.wait(lambda: rig.control.watches == 1)
+    for counter in (1, 2, 3):
+        published = time.monotonic()
+        rig.control.publish(make_policy(counter))
+        rig.control.wait(lambda counter=counter: rig.version() == counter)  # type: ignore[misc]
+        assert time.monotonic() - published < 0.2
+    assert rig.reader.state() == "ok"
+
+
+def test_a_wrong_policy_leaves_the_board_as_it_is(rig: Rig) -> None:
+    rig.start(rig.watcher.run)
+    rig.control.publish(make_policy(1))
+    rig.control.wait(lambda: rig.version() == 1)
+    rig.control.publish(make_policy(2, shares=(0.5, 0.5, 0.5)))
+    rig.control.wait(lambda: rig.watcher.refused == 1)
+    assert rig.version() == 1
+    assert "sum" in rig.watcher.error
+    rig.control.publish(make_policy(3))
+    rig.control.wait(lambda: rig.version() == 3)
+    assert rig.watcher.error == ""
+
+
+def test_an_expired_policy_says_so(rig: Rig) -> None:
+    rig.watcher.apply(make_policy(1, ttl_s=0.05))
+    assert rig.reader.state() == "ok"
+    rig.control.wait(lambda: rig.reader.state() == "expired", 1)
+    rig.watcher.apply(make_policy(1, ttl_s=5))  # sent again: in force again
+    assert rig.reader.state() == "ok"
+
+
+def test_the_same_policy_sent_again_moves_the_deadline(rig: Rig) -> None:
+    rig.watcher.apply(make_policy(1))
+    first = rig.reader.policy()
+    rig.watcher.apply(make_policy(1))
+    second = rig.reader.policy()
+    assert first is not None
+    assert second is not None
+    assert first.deadline_boottime_ns < second.deadline_boottime_ns
+    assert second.deadline_boottime_ns <= boottime_ns() + 60 * 10**9
+
+
+def test_another_packs_policy_is_on_the_board_and_in_the_status(rig: Rig) -> None:
+    policy = make_policy(1)
+    policy.pack, policy.pack_hash = "other", 1
+    rig.watcher.apply(policy)
+    assert rig.reader.state() == "pack"
+    assert "other" in rig.watcher.error
+
+
+def test_watches_again_after_the_control_plane_was_away(rig: Rig) -> None:
+    rig.start(rig.watcher.run)
+    rig.control.publish(make_policy(1))
+    rig.control.wait(lambda: rig.version() == 1)
+    rig.control.stop()
+    time.sleep(0.3)
+    assert rig.version() == 1  # in force until it runs out
+    rig.control.publish(make_policy(2))
+    rig.control.start()
+    rig.control.wait(lambda: rig.version() == 2)
+
+
+def test_a_stream_that_is_silent_for_most_of_the_ttl_is_opened_anew(rig: Rig) -> None:
+    rig.start(rig.watcher.run)
+    rig.start(rig.reporter.run)
+    rig.control.publish(make_policy(1, ttl_s=0.5))
+    rig.control.wait(lambda: rig.version() == 1)
+    rig.control.mute = True  # alive, answers reports, sends nothing
+    rig.control.wait(lambda: rig.control.watches > 1, 3)
+    assert rig.control.reports > 0
+
+
+def test_a_quiet_stream_is_left_alone(rig: Rig) -> None:
+    rig.start(rig.watcher.run)
+    rig.start(rig.reporter.run)
+    rig.control.publish(make_policy(1, ttl_s=60))
+    rig.control.wait(lambda: rig.control.reports > 5)
+    assert rig.control.watches == 1
+
+
+def test_backoff_doubles_up_to_a_bound_with_jitter() -> None:
+    for attempt in range(40):
+        longest = min(0.1 * 2**attempt, LONGEST_BACKOFF_S)
+        draws = {backoff_s(attempt) for _ in range(20)}
+        assert len(draws) > 1
+        assert all(longest / 2 <= draw <= longest for draw in draws)
+    assert backoff_s(10**6) <= LONGEST_BACKOFF_S
+
+
+# --- report -------------------------------------------------------------------------------------
+
+
+def spooled(n: int, start: int = 1) -> list[bytes]:
+    return [
+        pb.Outcome(segment_uid=1, ticket=i).SerializeToString() for i in range(start, start + n)
+    ]
+
+
+def tickets(control: Recorder) -> list[int]:
+    return [ticket for _, ticket in control.outcomes]
+
+
+def test_everything_spooled_is_sent_in_batches_once(rig: Rig) -> None:
+    rig.spool.append(spooled(35))
+    rig.reporter.report(rig.stop)
+    assert tickets(rig.control) == list(range(1, 36))
+    assert (len(rig.spool), rig.control.duplicates, rig.control.reports) == (0, 0, 4)
+
+
+def test_the_status_is_sent_with_nothing_spooled(rig: Rig) -> None:
+    rig.reporter.report(rig.stop)
+    assert rig.control.reports == 1
+
+
+def test_outcomes_wait_while_the_control_plane_is_away(rig: Rig) -> None:
+    rig.start(rig.reporter.run)
+    rig.control.wait(lambda: rig.control.reports > 0)
+    rig.control.stop()
+    rig.spool.append(spooled(25))
+    time.sleep(0.3)
+    assert len(rig.spool) == 25
+    rig.control.start()
+    rig.control.wait(lambda: len(rig.spool) == 0)
+    assert tickets(rig.control) == list(range(1, 26))
+    assert rig.control.duplicates == 0
+
+
+def test_an_outcome_that_is_never_taken_does_not_hold_up_the_rest(rig: Rig) -> None:
+    rig.control.refuse = {13: grpc.StatusCode.INVALID_ARGUMENT}
+    rig.spool.append(spooled(25))
+    for _ in range(3):
+        rig.reporter.report(rig.stop)
+    assert sorted(tickets(rig.control)) == [i for i in range(1, 26) if i != 13]
+    assert (len(rig.spool), rig.spool.dropped, rig.reporter.refused) == (0, 1, 1)
+
+
+def test_a_failing_store_keeps_outcomes_here_and_the_watch_open(rig: Rig) -> None:
+    rig.start(rig.watcher.run)
+    rig.control.publish(make_policy(1))
+    rig.control.wait(lambda: rig.version() == 1)
+    rig.control.refuse = {2: grpc.StatusCode.INTERNAL}
+    rig.spool.append(spooled(3))
+    for _ in range(4):
+        rig.reporter.report(rig.stop)
+    assert len(rig.spool) == 3
+    rig.control.refuse = {}
+    rig.reporter.report(rig.stop)
+    assert tickets(rig.control) == [1, 2, 3]
+    assert rig.control.watches == 1
