@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether a plan differs enough from the one in force to be published."""
+
+import math
+
+from sprout.control.plan import Plan
+from sprout.profile import moved
+
+
+def trigger(
+    old: Plan | None, new: Plan, *, intensity_g_per_kwh: float, profile_ratio: float
+) -> str | None:
+    """What moved, in a word; None if nothing did by more than its set amount."""
+    if old is None:
+        return "start"
+    reach = intensity_g_per_kwh
+    ends = ((old.within.low, new.within.low), (old.within.high, new.within.high))
+    what = {
+        "pause": (old.active_constraint == "paused") != (new.active_constraint == "paused"),
+        "degraded": set(old.degraded) != set(new.degraded),
+        "intensity": _apart(old.intensity_g_per_kwh, new.intensity_g_per_kwh, reach),
+        "range": any(_apart(_known(a), _known(b), reach) for a, b in ends),
+        "profile": moved(old.profile, new.profile, profile_ratio),
+    }
+    return next((name for name, changed in what.items() if changed), None)
+
+
+def _apart(old: float | None, new: float | None, reach: float) -> bool:
+    if old is None or new is None:
+        return old is not new
+    return abs(new - old) > reach
+
+
+def _known(value: float) -> float | None:
+    return None if math.isnan(value) else value
