@@ -43,7 +43,7 @@ def find() -> Bundle:
         libraries=package.parent / "nvidia_pytriton.libs",
         backend=tree / "backends" / "python",
         stub=tree / "python_backend_stubs" / version / "triton_python_backend_stub",
-        python_libraries=_python_libraries(),
+        python_libraries=python_libraries(),
     )
     for part in (bundle.server, bundle.libraries, bundle.backend, bundle.stub):
         if not part.exists():
@@ -51,7 +51,8 @@ def find() -> Bundle:
     return bundle
 
 
-def _python_libraries() -> Path | None:
+def python_libraries() -> Path | None:
+    """Folder of this interpreter's shared library; None leaves it to the loader."""
     name = f"libpython{sys.version_info.major}.{sys.version_info.minor}.so.1.0"
     folder = Path(sysconfig.get_config_var("LIBDIR") or "/nonexistent")
     return folder if (folder / name).exists() else None

@@ -5,6 +5,7 @@ Triton can't say which port the system gave it, and the others must know the eng
 """
 
 import socket
+from collections.abc import Collection
 
 from sprout.config import Config
 from sprout.errors import StackError
@@ -16,14 +17,20 @@ _KEYS = (
     ("control", "port"),
     ("engine", "port"),
 )
+SECTIONS = frozenset(section for section, _ in _KEYS)
 
 
-def resolve(cfg: Config) -> Config:
-    """The configuration with every port filled in. Raises StackError for one that is taken."""
+def resolve(cfg: Config, sections: Collection[str] = SECTIONS) -> Config:
+    """The configuration with every port of these sections filled in, each of which is free.
+
+    Raises StackError for one that is taken.
+    """
     held: list[socket.socket] = []  # until all are chosen, so that none is given twice
     chosen: dict[str, dict[str, int]] = {}
     try:
         for section, key in _KEYS:
+            if section not in sections:
+                continue
             part = getattr(cfg, section)
             held.append(_bind(part.host, getattr(part, key), f"{section}.{key}"))
             chosen.setdefault(section, {})[key] = held[-1].getsockname()[1]

@@ -92,5 +92,7 @@ def clock_ticking(clock: Path, timeout_s: float) -> str | None:
     from sprout_ext.clock import ClockReader  # noqa: PLC0415 - compiled; the CLI starts without it
 
     state = ClockReader(clock).state()
+    if state is None:
+        return f"no energy clock at {clock}"
     age_s = (time.monotonic_ns() - state.t_ns) / 1e9
     return None if age_s < timeout_s else f"the energy clock stands still ({age_s:.0f} s)"

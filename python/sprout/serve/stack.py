@@ -47,10 +47,11 @@ class Stack:
         processes: Sequence[str] = PROCESSES,
         on_change: Callable[["Stack"], None] = lambda _: None,
     ) -> None:
-        """processes: which of them; `sprout triton` and its like run one alone."""
+        """processes: all of them, or ("triton",) for the server under its watch alone."""
         self.cfg = cfg
         self.paths = StackPaths.of(cfg)
         self._processes = processes
+        self._whole = set(processes) == set(PROCESSES)
         self._on_change = on_change
         self._supervisor: Supervisor | None = None
         self._stopping = False
@@ -69,10 +70,12 @@ class Stack:
     def run(self) -> None:
         """On the main thread. Raises StackError, PrerequisiteError, ConfigError."""
         self.paths.ensure()
-        with StackLock(self.paths), self._signals():
-            clean_stale(self.paths)
+        with StackLock(self.paths, whole=self._whole), self._signals():
+            clean_stale(self.paths, self._processes)
+            if self._whole:
+                self.paths.stack_json.unlink(missing_ok=True)
             try:
-                self.cfg = ports.resolve(self.cfg)
+                self.cfg = ports.resolve(self.cfg, self._processes)
                 self._write_config()
                 supervisor = Supervisor(self._services(), self.paths, on_change=self._changed)
                 self._supervisor = supervisor
@@ -180,20 +183,24 @@ class Stack:
 
     def _changed(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
-        write_stack(self.paths, self.describe())
+        if self._whole:
+            write_stack(self.paths, self.describe())
         self._on_change(self)
 
     def _clear(self) -> None:
-        self.paths.stack_json.unlink(missing_ok=True)
         self.paths.probe_token.unlink(missing_ok=True)
         remove_leftovers(self.paths.region_prefix)
-        remove_shared_memory(self.paths)
+        if self._whole:  # else the agent's, which is not ours to stop
+            self.paths.stack_json.unlink(missing_ok=True)
+            remove_shared_memory(self.paths)
 
 
-def clean_stale(paths: StackPaths) -> None:
+def clean_stale(paths: StackPaths, processes: Sequence[str] = PROCESSES) -> None:
     """What a supervisor that was killed may have left. The caller holds the stack's lock."""
     ours = f"SPROUT_CONFIG={paths.config}".encode()
-    for file in (paths.state / "pids").glob("*.pid"):
+    for file in map(paths.pid, processes):
+        if not file.exists():
+            continue
         text = file.read_text().strip()
         pid = int(text) if text.isdigit() else 0
         # A pid may have been given to somebody else's process since.
@@ -203,7 +210,6 @@ def clean_stale(paths: StackPaths) -> None:
                 os.killpg(pid, signal.SIGKILL)
             wait_gone(pid, 2.0)
         file.unlink(missing_ok=True)
-    paths.stack_json.unlink(missing_ok=True)
     remove_leftovers(paths.region_prefix)
 
 

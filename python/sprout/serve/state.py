@@ -73,16 +73,23 @@ class StackPaths:
 class StackLock:
     """Held for the life of a supervisor: the kernel lets go of it however the supervisor ends.
 
-    Both folders are locked, because two stacks that share either would corrupt each other.
+    A whole stack locks both folders, because two that share either would corrupt each other.
+    Triton alone (`sprout triton`) locks its part of the state, which a whole stack locks too.
     """
 
-    def __init__(self, paths: StackPaths) -> None:
-        self._paths = paths
+    def __init__(self, paths: StackPaths, *, whole: bool = True) -> None:
+        self._files = [(paths.triton / "lock", "state_dir")]
+        if whole:
+            self._files = [
+                (paths.state / "lock", "state_dir"),
+                (paths.shm / "lock", "shm_dir"),
+                *self._files,
+            ]
         self._held: list[int] = []
 
     def __enter__(self) -> Self:
-        for folder, key in ((self._paths.state, "state_dir"), (self._paths.shm, "shm_dir")):
-            fd = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        for file, key in self._files:
+            fd = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             self._held.append(fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -90,7 +97,7 @@ class StackLock:
                 owner = os.pread(fd, 32, 0).decode(errors="replace").strip() or "unknown"
                 self.__exit__()
                 raise StackError(
-                    f"this stack is already up (process {owner}, stack.{key} {folder}): "
+                    f"this stack is already up (process {owner}, stack.{key} {file.parent}): "
                     "`sprout down` first, or give this one another name (--stack)"
                 ) from None
             os.ftruncate(fd, 0)

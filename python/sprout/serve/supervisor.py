@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 
 from sprout.errors import SproutError, StackError
 from sprout.serve.process import Process, describe_exit, log_tail
@@ -58,6 +59,10 @@ class Service:
 
     def cleanup(self) -> None:
         """After each end, however it came."""
+
+    def last_words(self, log: Path) -> str:
+        """What its log says of a start that failed."""
+        return log_tail(log)
 
 
 class Phase(StrEnum):
@@ -245,8 +250,9 @@ class Supervisor:
         unit.failures += 1
         unit.enter(Phase.BACKOFF)
         if not self._up and unit.failures >= _FIRST_START_TRIES:
-            tail = log_tail(self._paths.log(name))
-            raise StackError(f"{name} {problem}; the end of {self._paths.log(name)}:\n{tail}")
+            log_file = self._paths.log(name)
+            words = unit.service.last_words(log_file)
+            raise StackError(f"{name} {problem}; from {log_file}:\n{words}")
         delay = self._backoff.delay_s(unit.failures - 1)
         log.warning("%s %s; starting it again in %.1f s", name, problem, delay)
         self._on_change(self)

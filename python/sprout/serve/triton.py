@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sprout.config import Config
 from sprout.serve import bundle, probes
-from sprout.serve.process import Process, start_time
+from sprout.serve.process import Process, log_tail, start_time
 from sprout.serve.render import placeholder_values, render, repository_source
 from sprout.serve.services import child_environment
 from sprout.serve.state import StackPaths, write_private
@@ -137,6 +137,13 @@ class TritonService(Service):
             if start_time(pid) != started:
                 return f"lost a Python stub (process {pid})"
         return None
+
+    def last_words(self, log: Path) -> str:
+        """The errors of the last start: what Triton says at the very end is that it ends."""
+        lines = log_tail(log, lines=400, limit_bytes=1 << 17).splitlines()
+        marks = ("failed to load '", "error: ", "Failed to initialize Python stub")
+        found = [line[:600] for line in lines if any(mark in line for mark in marks)]
+        return "\n".join(found[-6:]) or log_tail(log)
 
     def cleanup(self) -> None:
         self._stubs = {}

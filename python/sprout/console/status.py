@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sprout status`: what runs, which policy is in force and why, what is wrong, what it came to."""
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+from rich.table import Table
+
+from sprout.config import Config
+from sprout.console import operator
+from sprout.console.output import grams, joules, out
+from sprout.directives import pack
+from sprout.errors import ControlError
+from sprout.serve.state import StackPaths, read_stack
+from sprout.v1 import control_pb2 as pb
+
+
+def gather(cfg: Config) -> tuple[dict[str, Any], pb.Status | None]:
+    """(everything as a JSON document, the control plane's own message if it answered)"""
+    message: pb.Status | None = None
+    problem = ""
+    try:
+        message = operator.status(cfg)
+    except ControlError as error:
+        problem = str(error)
+    return {
+        "stack": read_stack(StackPaths.of(cfg)),
+        "control": None if message is None else operator.as_dict(message),
+        "control_error": problem,
+        **local(cfg),
+    }, message
+
+
+def local(cfg: Config) -> dict[str, Any]:
+    """Board, ledger and energy clock, straight from shared memory: no process is asked."""
+    from sprout_ext.board import BoardReader
+    from sprout_ext.clock import ClockReader
+    from sprout_ext.ledger import COUNTERS, Role, segments
+
+    shm = cfg.stack.shm
+    reader = BoardReader(shm / "policy.board", pack(cfg.request.pack).hash, 0, 0, 0)
+    policy, clock = reader.policy(), ClockReader(shm / "energy.clock").state()
+    found = segments(shm) if shm.is_dir() else []
+    totals = {
+        name: sum(int(segment.counters()[i]) for segment in found)
+        for i, name in enumerate(COUNTERS)
+    }
+    board: dict[str, Any] = {"state": reader.state()}
+    if policy is not None:
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        board |= asdict(policy) | {"expires_in_s": (policy.deadline_boottime_ns - now) / 1e9}
+    return {
+        "board": board,
+        "segments": [
+            {
+                "file": s.path.name,
+                "role": Role(s.role).name.lower(),
+                "pid": s.pid,
+                "alive": s.alive,
+                "stub_index": s.stub_index,
+            }
+            for s in found
+        ],
+        "counters": totals,
+        "energy": None if clock is None else clock._asdict(),
+    }
+
+
+def show(document: dict[str, Any], message: pb.Status | None, levels: tuple[str, ...]) -> None:
+    """For people."""
+    _processes(document["stack"])
+    if message is None:
+        out.print(f"[yellow]control plane away[/]  {document['control_error']}")
+    else:
+        _policy(message)
+    _board(document["board"], levels)
+    _counters(document)
+    if message is not None:
+        _nodes(message)
+        _arms(message)
+
+
+def _processes(stack: dict[str, Any] | None) -> None:
+    if stack is None:
+        out.print("no stack of this name is up on this machine")
+        return
+    state = "[green]ready[/]" if stack["ready"] else "[yellow]not ready[/]"
+    out.print(f"stack [bold]{stack['name']}[/]  {state}, process {stack['pid']}")
+    table = Table(box=None, pad_edge=False)
+    for column in ("process", "phase", "pid", "since", "restarts", "last problem"):
+        table.add_column(column)
+    for name, p in stack["processes"].items():
+        since = time.strftime("%H:%M:%S", time.localtime(p["since"]))
+        stubs = f" + {len(p['stubs'])} stubs" if p["stubs"] else ""
+        pid = f"{p['pid'] or '–'}{stubs}"
+        table.add_row(name, p["phase"], pid, since, str(p["restarts"]), p["problem"])
+    out.print(table)
+    ends = "  ".join(f"{name} {where}" for name, where in stack["endpoints"].items())
+    out.print(f"[dim]{ends}[/]")
+
+
+def _policy(message: pb.Status) -> None:
+    degraded = "[yellow]degraded[/]" if message.degraded else "[green]as it should be[/]"
+    out.print(f"\ncontrol plane of zone [bold]{message.zone}[/]: {degraded}")
+    for reason in message.reasons:
+        out.print(f"  [yellow]·[/] {reason}")
+    if message.HasField("policy"):
+        policy = message.policy
+        where = f"{policy.epoch}.{policy.counter}"
+        out.print(f"policy {where}  [bold]{operator.mix(policy)}[/]")
+        for sentence in operator.why(policy):
+            out.print(f"  · {sentence}")
+    else:
+        out.print("no policy yet: every request gets L0")
+
+
+def _board(board: dict[str, Any], levels: tuple[str, ...]) -> None:
+    if "version" not in board:
+        out.print(f"\nboard: {board['state']} (requests get L0)")
+        return
+    shares = ", ".join(
+        f"{name} {100 * x:.0f} %" for name, x in zip(levels, board["shares"], strict=False)
+    )
+    version = f"{board['version'] >> 32}.{board['version'] & 0xFFFFFFFF}"
+    left = board["expires_in_s"]
+    until = f"expires in {left:.0f} s" if left > 0 else f"expired {-left:.0f} s ago"
+    out.print(f"\nboard: {board['state']}, policy {version}, {shares}, {until}")
+
+
+def _counters(document: dict[str, Any]) -> None:
+    shown = {name: n for name, n in document["counters"].items() if n}
+    if shown:
+        out.print("counters  " + "  ".join(f"{name} {n}" for name, n in shown.items()))
+    energy = document["energy"]
+    if energy:
+        estimated = bool(energy["estimated"])
+        out.print(
+            f"energy    {joules(energy['metered'], estimated)}: {energy['settled']:.3g} J by "
+            f"requests, {energy['idle']:.3g} J idle"
+        )
+
+
+def _nodes(message: pb.Status) -> None:
+    for node in message.nodes:
+        expired = ", its policy has expired" if node.policy_expired else ""
+        dropped = f", {node.dropped} dropped" if node.dropped else ""
+        error = f", [yellow]{node.policy_error}[/]" if node.policy_error else ""
+        out.print(
+            f"node {node.node}: {node.active} active, meter {node.meter}, "
+            f"{node.spooled} outcomes waiting{dropped}{expired}{error}"
+        )
+
+
+def _arms(message: pb.Status) -> None:
+    if not message.arms:
+        return
+    table = Table(box=None, pad_edge=False, title=f"{message.outcomes} outcomes by arm")
+    table.add_column("arm")
+    for column in ("outcomes", "tokens/answer", "energy", "J/answer", "carbon"):
+        table.add_column(column, justify="right")
+    for arm in message.arms:
+        n = max(arm.outcomes, 1)
+        table.add_row(
+            arm.arm,
+            str(arm.outcomes),
+            f"{arm.output_tokens / n:.1f}",
+            joules(arm.energy_joules, arm.energy_estimated),
+            f"{arm.energy_joules / n:.3g}",
+            grams(arm.carbon_g),
+        )
+    out.print(table)
