@@ -268,6 +268,8 @@ std::uint64_t process_started(std::uint32_t pid) noexcept {
   const auto paren = rest.rfind(')');
   if (paren == std::string_view::npos) return 0;
   rest.remove_prefix(paren + 1);
+  // A zombie is dead; that its parent has not looked yet changes nothing.
+  if (rest.size() > 1 && (rest[1] == 'Z' || rest[1] == 'X')) return 0;
   for (int field = 3; field <= 22; ++field) {
     const auto space = rest.find(' ');
     if (space == std::string_view::npos) return 0;

@@ -197,6 +197,14 @@ def test_a_dead_stubs_segment_is_drained_and_reclaimed(stack: Stack) -> None:
     assert stack.control.status.counters["requests"] == 2
 
 
+def test_a_zombie_is_dead(stack: Stack) -> None:
+    stack.agent()
+    flier = stack.flier()
+    stack.ready()
+    flier.process.kill()  # and nobody waits for it
+    stack.control.wait(lambda: not flier.path.exists())
+
+
 def test_outcomes_wait_for_the_control_plane_and_arrive_once(stack: Stack) -> None:
     stack.agent()
     flier = stack.flier(512, per_s=100)
