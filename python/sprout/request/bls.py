@@ -11,21 +11,21 @@ import json
 import logging
 import threading
 import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sprout.errors import EngineUnavailable, RequestCancelled, SproutError
+from sprout.request.counters import open_segment
+from sprout.request.settings import BlsSettings
+from sprout.request.tensors import Array
+from sprout_ext.ledger import Counter, Role, Segment
 
 log = logging.getLogger(__name__)
 
-Array = NDArray[np.generic]
-
 POLL_S = 0.1
-DEFAULT_MAX_IN_FLIGHT = 256
 
 
 class Call(Protocol):
@@ -46,17 +46,17 @@ class Call(Protocol):
 
 
 class Desk:
-    """Takes calls and answers each exactly once. `count` is told of calls and of cancels."""
+    """Takes calls and answers each exactly once. `segment` counts calls and cancels."""
 
     def __init__(
         self,
         *,
-        max_in_flight: int = DEFAULT_MAX_IN_FLIGHT,
+        max_in_flight: int = 256,
         poll_s: float = POLL_S,
-        count: Callable[[str], None] = lambda name: None,
+        segment: Segment | None = None,
     ) -> None:
         self._pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="bls")
-        self._count = count
+        self._segment = segment
         self._poll_s = poll_s
         self._lock = threading.Lock()
         self._calls: dict[str, Call] = {}  # inner id -> call that is not answered yet
@@ -65,12 +65,20 @@ class Desk:
         self._watcher = threading.Thread(target=self._watch, name="bls-watch", daemon=True)
         self._watcher.start()
 
+    @classmethod
+    def open(cls, settings: BlsSettings) -> "Desk":
+        """With counters, where there is shared memory."""
+        if settings.shm_dir is None:
+            return cls(max_in_flight=settings.max_in_flight)
+        segment = open_segment(settings.shm_dir, Role.BLS, settings.stub_index, settings.node_id)
+        return cls(max_in_flight=settings.max_in_flight, segment=segment)
+
     def take(self, call: Call) -> None:
         """Returns at once; the call is answered from another thread."""
         inner_id = str(uuid.uuid4())
         with self._lock:
             self._calls[inner_id] = call
-        self._count("bls_requests")
+            self._count(Counter.BLS_REQUESTS)
         self._pool.submit(self._run, inner_id, call)
 
     @property
@@ -85,6 +93,13 @@ class Desk:
             self._gone.update(self._calls)
         self._pool.shutdown(wait=True)
         self._watcher.join()
+        if self._segment:
+            self._segment.close(unlink=True)
+
+    def _count(self, counter: Counter) -> None:
+        """Under the lock: a segment has one writer."""
+        if self._segment:
+            self._segment.count(counter)
 
     def _run(self, inner_id: str, call: Call) -> None:
         error: SproutError | None = None
@@ -101,8 +116,9 @@ class Desk:
             del self._calls[inner_id]
             gone = inner_id in self._gone
             self._gone.discard(inner_id)
+            if gone:
+                self._count(Counter.BLS_CANCELLED)
         if gone:
-            self._count("bls_cancelled")
             error = RequestCancelled("the request was cancelled")
         try:
             if error is None:

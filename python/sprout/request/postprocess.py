@@ -14,14 +14,14 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 
 from sprout import units
-from sprout.errors import ConfigError, RequestError, SproutError
+from sprout.errors import RequestError, SproutError
 from sprout.request import detokenize
+from sprout.request.counters import open_segment
 from sprout.request.detokenize import Detokenizer, Stream
 from sprout.request.settings import PostprocessSettings
 from sprout.request.tensors import Array, Tensors
@@ -79,7 +79,9 @@ class Postprocessor:
             loaded,
             flights=Flights(directory),
             clock=ClockReader(directory / "energy.clock"),
-            segment=_segment(settings, directory),
+            segment=open_segment(
+                directory, Role.POSTPROCESSING, settings.stub_index, settings.node_id
+            ),
         )
 
     @property
@@ -177,13 +179,6 @@ class Postprocessor:
             if len(self._streams) <= self._max_streams and now_ns - state.seen_ns < LEASE_NS:
                 return
             del self._streams[ticket]
-
-
-def _segment(settings: PostprocessSettings, directory: Path) -> Segment:
-    try:
-        return Segment.create(directory, Role.POSTPROCESSING, settings.stub_index, settings.node_id)
-    except OSError as error:
-        raise ConfigError(f"sprout_shm_dir: no counters can be kept there: {error}") from None
 
 
 def _rows(chunk: Tensors) -> list[list[int]]:

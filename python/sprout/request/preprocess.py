@@ -10,13 +10,13 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from sprout import directives
-from sprout.errors import ConfigError, RequestError, SproutError
+from sprout.errors import RequestError, SproutError
 from sprout.request import hints, tensors, tokenizer, words
+from sprout.request.counters import open_segment
 from sprout.request.hints import Hints
 from sprout.request.prompts import Prompter
 from sprout.request.settings import PreprocessSettings
@@ -98,7 +98,9 @@ class Preprocessor:
         if directory is None:
             log.warning("sprout_shm_dir is not set: every request is served L0, without a receipt")
             return cls(settings, loaded)
-        segment = _segment(settings, directory)
+        segment = open_segment(
+            directory, Role.PREPROCESSING, settings.stub_index, settings.node_id, settings.flights
+        )
         board = BoardReader(
             directory / "policy.board",
             directives.pack(settings.pack).hash,
@@ -231,16 +233,3 @@ class Preprocessor:
         if choice.state and self._segment:
             self._segment.count(_FALLBACKS[choice.state])
         return choice.level, choice.flags
-
-
-def _segment(settings: PreprocessSettings, directory: Path) -> Segment:
-    try:
-        return Segment.create(
-            directory,
-            Role.PREPROCESSING,
-            settings.stub_index,
-            settings.node_id,
-            settings.flights,
-        )
-    except OSError as error:
-        raise ConfigError(f"sprout_shm_dir: no ledger can be made there: {error}") from None

@@ -19,14 +19,19 @@ _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "
 class Parameters:
     """Typed reading of a model configuration's parameters; ConfigError names the key."""
 
-    def __init__(self, values: Mapping[str, str]) -> None:
+    def __init__(self, values: Mapping[str, str], outputs: tuple[str, ...] = ()) -> None:
+        self.outputs = outputs  # names of the model's outputs
         self._values = {k: v for k, v in values.items() if v and not v.startswith("${")}
 
     @classmethod
     def of_model(cls, model_config: str) -> "Parameters":
         """From the JSON text that Triton gives to `initialize`."""
-        parameters = json.loads(model_config).get("parameters", {})
-        return cls({key: value.get("string_value", "") for key, value in parameters.items()})
+        config = json.loads(model_config)
+        parameters = config.get("parameters", {})
+        return cls(
+            {key: value.get("string_value", "") for key, value in parameters.items()},
+            tuple(output["name"] for output in config.get("output", ())),
+        )
 
     def text(self, key: str) -> str | None:
         return self._values.get(key)
@@ -121,6 +126,35 @@ class PostprocessSettings:
             node_id=parameters.integer("sprout_node_id", 0),
             stub_index=stub_index(instance),
             skip_special_tokens=parameters.boolean("skip_special_tokens", True),
+        )
+
+
+@dataclass(frozen=True)
+class BlsSettings:
+    """Of the `tensorrt_llm_bls` stub."""
+
+    chain: str = "ensemble"  # the model that answers
+    engine: str = "tensorrt_llm"  # the model that is told to stop
+    outputs: tuple[str, ...] = ()  # names, from the model's own configuration
+    max_in_flight: int = 256  # more wait
+    shm_dir: Path | None = None  # None: nothing is counted
+    node_id: int = 0
+    stub_index: int = 0
+
+    @classmethod
+    def read(cls, parameters: Parameters, instance: str) -> "BlsSettings":
+        """`instance` is Triton's name of it, e.g. `tensorrt_llm_bls_0_0`."""
+        max_in_flight = parameters.integer("bls_max_in_flight", cls.max_in_flight)
+        if max_in_flight < 1:
+            raise ConfigError(f"bls_max_in_flight must be at least 1, not {max_in_flight}")
+        return cls(
+            chain=parameters.text("sprout_chain_model_name") or cls.chain,
+            engine=parameters.text("tensorrt_llm_model_name") or cls.engine,
+            outputs=parameters.outputs,
+            max_in_flight=max_in_flight,
+            shm_dir=parameters.path("sprout_shm_dir"),
+            node_id=parameters.integer("sprout_node_id", 0),
+            stub_index=stub_index(instance),
         )
 
 

