@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The store: what is unique stays so, what is unsigned stays so, what is old goes."""
+
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sprout.control import inbox
+from sprout.control.store import Store
+from sprout.errors import ControlError
+from sprout.profile import NOTHING
+from sprout.v1 import control_pb2 as pb
+
+TOP = 2**64 - 1
+PACK = 2**64 - 7
+VERSION = 1_800_000_000 << 32 | 5
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = Store(tmp_path / "c.sqlite")
+    store.add_policy(1_800_000_000, VERSION, PACK, time.time(), b"policy")
+    yield store
+    store.close()
+
+
+def outcome(ticket: int, **fields: Any) -> pb.Outcome:
+    values: dict[str, Any] = {
+        "segment_uid": TOP,
+        "ticket": ticket,
+        "policy_version": VERSION,
+        "ending": pb.ENDING_DELIVERED,
+        "energy_joules": 10.0,
+        "device_seconds": 2.0,
+        "output_tokens": 100,
+        "carbon_g": 0.5,
+    }
+    return pb.Outcome(**{**values, **fields})
+
+
+def rows(*outcomes: pb.Outcome) -> list[dict[str, Any]]:
+    return [inbox.row("node-a", o) for o in outcomes]
+
+
+def test_a_second_copy_is_dropped(store: Store) -> None:
+    batch = rows(outcome(1), outcome(2))
+    assert store.add_outcomes(batch) == 2
+    assert store.add_outcomes(batch) == 0
+    assert store.add_outcomes([*batch, *rows(outcome(3))]) == 1
+    assert store.totals()[0]["outcomes"] == 3
+    assert store.totals()[0]["energy_joules"] == 30
+
+
+def test_copies_within_one_batch(store: Store) -> None:
+    assert store.add_outcomes(rows(outcome(1), outcome(1), outcome(2))) == 2
+    assert store.totals()[0]["outcomes"] == 2
+
+
+def test_same_ticket_of_another_segment_is_another_outcome(store: Store) -> None:
+    assert store.add_outcomes(rows(outcome(1), outcome(1, segment_uid=7))) == 2
+
+
+def test_nothing_is_nothing(store: Store) -> None:
+    assert store.add_outcomes([]) == 0
+    assert store.totals() == []
+
+
+def test_all_64_bits_survive(store: Store, tmp_path: Path) -> None:
+    big = {"segment_uid": TOP, "ticket": TOP - 1, "policy_seed": 2**63, "node_id": 2**63 + 1}
+    store.add_outcomes(rows(pb.Outcome(**big, sequence=TOP, ending=pb.ENDING_LOST)))
+    columns = ", ".join(big)
+    with sqlite3.connect(tmp_path / "c.sqlite") as db:
+        found = db.execute(f"SELECT {columns}, sequence FROM outcomes").fetchone()
+    db.close()
+    assert [value % 2**64 for value in found] == [*big.values(), TOP]
+    assert store.add_outcomes(rows(pb.Outcome(**big, sequence=TOP, ending=pb.ENDING_LOST))) == 0
+
+
+def test_unknown_carbon_is_not_zero(store: Store, tmp_path: Path) -> None:
+    with_zero = outcome(1, carbon_g=0.0, intensity_g_per_kwh=0.0)
+    unknown = outcome(2)
+    unknown.ClearField("carbon_g")
+    store.add_outcomes(rows(with_zero, unknown))
+    with sqlite3.connect(tmp_path / "c.sqlite") as db:
+        found = db.execute("SELECT carbon_g, intensity_g_per_kwh FROM outcomes ORDER BY id")
+        assert found.fetchall() == [(0.0, 0.0), (None, None)]
+    db.close()
+    assert store.totals()[0]["carbon_g"] == 0
+
+
+def test_totals_by_arm(store: Store) -> None:
+    store.add_outcomes(
+        rows(
+            outcome(1),
+            outcome(2, level=1),
+            outcome(3, control=True),
+            outcome(4, off=True, pinned=True),
+            outcome(5, pinned=True, level=2),
+            outcome(6, fallback=True),
+            outcome(7, paused=True),
+            outcome(8, held_back=True),
+            outcome(9, probe=True, fallback=True),
+            outcome(10, level=1, energy_estimated=True),
+        )
+    )
+    totals = {row["arm"]: row for row in store.totals()}
+    assert {arm: row["outcomes"] for arm, row in totals.items()} == {
+        "L0": 1,
+        "L1": 2,
+        "control": 1,
+        "off": 1,
+        "pinned": 1,
+        "fallback": 1,
+        "paused": 1,
+        "held_back": 1,
+        "probe": 1,
+    }
+    assert totals["L1"]["energy_estimated"] == 1
+    assert totals["L0"]["energy_estimated"] == 0
+    assert totals["L1"]["carbon_g"] == 1.0
+    assert totals["L1"]["output_tokens"] == 200
+
+
+ELIGIBLE = [
+    {},
+    {"control": True},
+    {"held_back": True},
+    {"paused": True},
+]
+NOT_ELIGIBLE = [
+    {"pinned": True},
+    {"off": True},
+    {"probe": True},
+    {"fallback": True},
+    {"control": True, "pinned": True},
+    {"ending": pb.ENDING_ABANDONED},
+    {"ending": pb.ENDING_CANCELLED},
+    {"ending": pb.ENDING_FAILED},
+    {"ending": pb.ENDING_LOST},
+    {"policy_version": 77},  # of a policy that was never issued here: which pack?
+    {"policy_version": 0},
+]
+
+
+@pytest.mark.parametrize("fields", ELIGIBLE)
+def test_what_counts_for_the_profile(store: Store, fields: dict[str, Any]) -> None:
+    store.add_outcomes(rows(outcome(1, **fields)))
+    assert store.measured(1, PACK, 100)[0].outcomes == 1
+
+
+@pytest.mark.parametrize("fields", NOT_ELIGIBLE)
+def test_what_does_not(store: Store, fields: dict[str, Any]) -> None:
+    store.add_outcomes(rows(outcome(1, **fields)))
+    assert store.measured(1, PACK, 100) == [NOTHING]
+
+
+def test_means_of_the_newest_by_level(store: Store) -> None:
+    store.add_outcomes(
+        rows(*(outcome(i, energy_joules=float(i), output_tokens=i) for i in range(1, 11)))
+    )
+    store.add_outcomes(rows(outcome(20, level=1, energy_joules=7.0, energy_estimated=True)))
+    l0, l1, l2 = store.measured(3, PACK, 4)
+    assert (l0.outcomes, l0.energy_joules, l0.output_tokens) == (4, 8.5, 8.5)
+    assert not l0.energy_estimated
+    assert (l1.outcomes, l1.energy_joules, l1.energy_estimated) == (1, 7.0, True)
+    assert l2 == NOTHING
+    assert store.measured(1, PACK - 1, 4) == [NOTHING]  # another pack's levels
+
+
+def test_epochs_and_policies(store: Store) -> None:
+    assert store.last_epoch() == 1_800_000_000
+    store.add_policy(1_900_000_000, 1_900_000_000 << 32 | 1, PACK, 0.0, b"")
+    assert store.last_epoch() == 1_900_000_000
+    store.add_policy(1_900_000_000, 1_900_000_000 << 32 | 1, PACK, 0.0, b"")  # no error
+
+
+def test_settings_survive_a_reopening(store: Store, tmp_path: Path) -> None:
+    assert store.setting("pause") is None
+    store.set_setting("pause", "drill")
+    store.set_setting("override", [1.5, 2e9])
+    again = Store(tmp_path / "c.sqlite")
+    assert again.setting("pause") == "drill"
+    assert again.setting("override") == [1.5, 2e9]
+    again.set_setting("pause", None)
+    assert store.setting("pause") is None
+    again.close()
+
+
+def test_prune_by_age_and_count_keeps_totals_and_newest(store: Store) -> None:
+    store.add_outcomes(rows(*(outcome(i, output_tokens=i) for i in range(1, 21))))
+    assert store.prune(0.0, 5) == 15
+    assert store.measured(1, PACK, 100)[0].outcomes == 5
+    assert store.measured(1, PACK, 100)[0].output_tokens == 18
+    assert store.totals()[0]["outcomes"] == 20
+    store.prune(time.time() + 60, 5)
+    assert store.measured(1, PACK, 100) == [NOTHING]
+    assert store.add_outcomes(rows(outcome(99))) == 1
+    assert store.totals()[0]["outcomes"] == 21
+
+
+def test_1000_outcomes_in_a_moment(store: Store) -> None:
+    batch = rows(*(outcome(i) for i in range(1, 1001)))
+    start = time.monotonic()
+    assert store.add_outcomes(batch) == 1000
+    assert time.monotonic() - start < 2.0
+
+
+def test_many_writers_at_once(store: Store) -> None:
+    """The same outcomes from eight threads: each stored once, totals exact."""
+    batch = rows(*(outcome(i) for i in range(1, 51)))
+    stored: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: stored.append(store.add_outcomes(batch))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(stored) == 50
+    assert store.totals()[0]["outcomes"] == 50
+
+
+def test_a_batch_is_stored_whole_or_not_at_all(store: Store) -> None:
+    bad = rows(outcome(2))[0]
+    bad["node"] = None
+    with pytest.raises(ControlError, match="NOT NULL"):
+        store.add_outcomes([*rows(outcome(1)), bad])
+    assert store.totals() == []
+    assert store.add_outcomes(rows(outcome(1))) == 1
+
+
+def test_file_is_private(store: Store, tmp_path: Path) -> None:
+    assert (tmp_path / "c.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_what_is_no_database(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    path.write_bytes(b"this is not a database, but it is long enough to be looked at" * 20)
+    with pytest.raises(ControlError, match="not a database"):
+        Store(path)
+    with pytest.raises(ControlError, match="unable to open"):
+        Store(tmp_path / "absent" / "c.sqlite")
+
+
+def test_database_of_another_version(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    with sqlite3.connect(path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(ControlError, match=r"another version of Sprout \(99\)"):
+        Store(path)
