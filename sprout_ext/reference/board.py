@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The policy board over its bytes (csrc/board.h).
+
+Words: 0 magic, 1 layout, 2 boot id, 3 active buffer, 4-7 unused; two buffers of 24 words from 8 on:
+0 sequence (odd while written), 1-18 payload, 19 checksum = fold(sequence, payload), 20-23 unused.
+Payload: version, seed, pack hash, shape (levels | paused << 8 | present << 9), deadline, control
+share, canary share, intensity, pue, embodied g/s, eight shares.
+"""
+
+import math
+import time
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+
+from sprout_ext.board import BoardPolicy, BoardState, Flag
+from sprout_ext.reference.sampler import draws, fold_key, thresholds
+from sprout_ext.reference.words import Words, bits, boot_id, create, fold, real, signed
+
+MAGIC = int.from_bytes(b"SPRBRD01", "little")
+SIZE = 448
+_BUFFER, _BUFFER_WORDS, _PAYLOAD = 8, 24, 18
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """As `sprout_ext.Choice`."""
+
+    level: int
+    flags: int
+    version: int
+    seed: int
+    intensity_g_per_kwh: float
+    pue: float
+    embodied_g_per_s: float
+    state: int
+
+
+def _check(policy: BoardPolicy) -> None:
+    thresholds(policy.shares)
+    for name in ("control_share", "canary_share"):
+        if not 0 <= getattr(policy, name) <= 1:
+            raise ValueError(f"{name}: not in [0, 1]")
+    if math.isinf(policy.intensity_g_per_kwh):
+        raise ValueError("intensity_g_per_kwh: neither finite nor NaN")
+    if not (math.isfinite(policy.pue) and policy.pue > 0):
+        raise ValueError("pue: not a finite number > 0")
+    if not (math.isfinite(policy.embodied_g_per_s) and policy.embodied_g_per_s >= 0):
+        raise ValueError("embodied_g_per_s: not a finite number >= 0")
+
+
+def _payload(policy: BoardPolicy) -> list[int]:
+    shares = [*policy.shares, *([0.0] * (8 - len(policy.shares)))]
+    return [
+        policy.version,
+        policy.seed,
+        policy.pack_hash,
+        len(policy.shares) | policy.paused << 8 | 1 << 9,
+        policy.deadline_boottime_ns & ((1 << 64) - 1),
+        bits(policy.control_share),
+        bits(policy.canary_share),
+        bits(policy.intensity_g_per_kwh),
+        bits(policy.pue),
+        bits(policy.embodied_g_per_s),
+        *(bits(share) for share in shares),
+    ]
+
+
+def _policy(payload: list[int]) -> BoardPolicy:
+    if payload[3] & 0xFF > 8:
+        raise ValueError("levels")
+    return BoardPolicy(
+        version=payload[0],
+        seed=payload[1],
+        pack_hash=payload[2],
+        shares=tuple(real(word) for word in payload[10 : 10 + (payload[3] & 0xFF)]),
+        control_share=real(payload[5]),
+        canary_share=real(payload[6]),
+        paused=bool(payload[3] >> 8 & 1),
+        deadline_boottime_ns=signed(payload[4]),
+        intensity_g_per_kwh=real(payload[7]),
+        pue=real(payload[8]),
+        embodied_g_per_s=real(payload[9]),
+    )
+
+
+def _active(words: Words) -> BoardPolicy | None:
+    """The policy in the active buffer; None if cleared. ValueError: corrupt."""
+    magic, layout, _, active = words.read(0, 4)
+    if (magic, layout) != (MAGIC, 1) or active > 1:
+        raise ValueError("header")
+    at = _BUFFER + active * _BUFFER_WORDS
+    sequence, *payload = words.read(at, 1 + _PAYLOAD)
+    if sequence & 1 or words[at + 1 + _PAYLOAD] != fold([sequence, *payload]):
+        raise ValueError("buffer")
+    if not payload[3] >> 9 & 1:
+        return None
+    policy = _policy(payload)
+    _check(policy)
+    return policy
+
+
+class BoardWriter:
+    """Writes as the core does; a new file unless there is one."""
+
+    def __init__(self, path: str | PathLike[str]) -> None:
+        target = Path(path)
+        fresh = not target.exists()
+        if fresh:
+            create(target, SIZE, (MAGIC, 1, boot_id(), 0), replace=True)
+        self._words = Words(target, SIZE)
+        if fresh:
+            self.clear()
+
+    def _write(self, payload: list[int]) -> None:
+        idle = 1 - (self._words[3] & 1)
+        at = _BUFFER + idle * _BUFFER_WORDS
+        odd = (self._words[at] + 1) | 1
+        self._words[at] = odd
+        self._words.write(at + 1, payload)
+        self._words[at + 1 + _PAYLOAD] = fold([odd + 1, *payload])
+        self._words[at] = odd + 1
+        self._words[3] = idle
+
+    def publish(self, policy: BoardPolicy) -> None:
+        """Puts a policy in force."""
+        _check(policy)
+        self._write(_payload(policy))
+
+    def clear(self) -> None:
+        """No policy."""
+        self._write([0] * _PAYLOAD)
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._words.close()
+
+
+class BoardReader:
+    """Opens the file anew for each call."""
+
+    def __init__(
+        self,
+        path: str | PathLike[str],
+        pack_hash: int,
+        node_id: int,
+        boot_epoch: int,
+        stub_index: int,
+    ) -> None:
+        self._path, self._pack_hash = Path(path), pack_hash
+        self._stub = (node_id, boot_epoch, stub_index)
+
+    def _read(self) -> tuple[BoardState, BoardPolicy | None]:
+        try:
+            words = Words(self._path, SIZE)
+        except FileNotFoundError:
+            return BoardState.ABSENT, None
+        except (OSError, ValueError):
+            return BoardState.CORRUPT, None
+        boot, policy, state = words[2], None, BoardState.ABSENT
+        try:
+            policy = _active(words)
+        except ValueError:
+            state = BoardState.CORRUPT
+        finally:
+            words.close()
+        if policy is not None:
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            if boot != boot_id() or now >= policy.deadline_boottime_ns:
+                state = BoardState.EXPIRED
+            else:
+                state = BoardState.OK if policy.pack_hash == self._pack_hash else BoardState.PACK
+        return state, policy
+
+    def policy(self) -> BoardPolicy | None:
+        """The policy on the board, expired or not."""
+        return self._read()[1]
+
+    def state(self) -> str:
+        """As the core's."""
+        return self._read()[0].name.lower()
+
+    def choose(self, sequence: int) -> Choice:
+        """The level of one request."""
+        return self.choose_many(sequence, 1)[0]
+
+    def choose_many(self, first_sequence: int, count: int) -> list[Choice]:
+        """The levels of a batch."""
+        state, policy = self._read()
+        carbon = (math.nan, 1.0, 0.0)
+        if policy is not None:
+            carbon = (policy.intensity_g_per_kwh, policy.pue, policy.embodied_g_per_s)
+        if policy is None or state is not BoardState.OK:
+            return [Choice(0, int(Flag.FALLBACK), 0, 0, *carbon, int(state))] * count
+        return [
+            Choice(level, flags, policy.version, policy.seed, *carbon, int(state))
+            for level, flags in self._drawn(policy, first_sequence, count)
+        ]
+
+    def _drawn(self, policy: BoardPolicy, first: int, count: int) -> list[tuple[int, int]]:
+        if policy.paused:
+            return [(0, int(Flag.PAUSED))] * count
+        key = fold_key(policy.seed, *self._stub)
+        upper = [int(bound) for bound in thresholds(policy.shares)]
+        result = []
+        for sequence in range(first, first + count):
+            level, control, canary = (int(draws(key, sequence, 1, s)[0]) for s in range(3))
+            if control < round(policy.control_share * 2.0**32):
+                result.append((0, int(Flag.CONTROL)))
+            elif canary >= round(policy.canary_share * 2.0**32):
+                result.append((0, int(Flag.HELD_BACK)))
+            else:
+                result.append((next(i for i, bound in enumerate(upper) if level < bound), 0))
+        return result
