@@ -56,6 +56,7 @@ class TritonConfig(Section):
     exit_timeout_s: int = Field(3, ge=1)
     preprocessing_instances: int = Field(1, ge=1, le=16)
     start_timeout_s: float = Field(60, gt=0)
+    model_repositories: tuple[Path, ...] = ()  # more models for the same server, as they are
 
 
 class EngineConfig(Section):

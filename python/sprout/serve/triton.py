@@ -173,6 +173,7 @@ def server_command(
     return [
         str(parts.server),
         f"--model-repository={repository}",
+        *(f"--model-repository={path}" for path in triton.model_repositories),
         f"--backend-directory={backends}",
         "--disable-auto-complete-config",
         "--model-control-mode=none",
