@@ -1,0 +1,323 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The slot without Triton: one end per request whatever happens, chunks, stop, cancel, ledger."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from engine_fakes import FakeResponder
+
+from sprout.engines.base import Chunk, End, Generation, Reason, Sink
+from sprout.engines.settings import SlotSettings
+from sprout.engines.slot import Slot
+from sprout.errors import EngineBusy, EngineUnavailable, RequestError, UnsupportedOption
+from sprout_ext.ledger import Counter, Phase, Role, Segment, SegmentReader, segments
+
+ECHO = SlotSettings(engine="echo", chunk_interval_ms=0, cancellation_check_period_ms=10)
+YES = np.array([True])
+
+
+def settings(**more: Any) -> SlotSettings:
+    return replace(ECHO, **more)
+
+
+@pytest.fixture
+def slot() -> Iterator[Callable[..., Slot]]:
+    made: list[Slot] = []
+
+    def make(engine: Any = None, **more: Any) -> Slot:
+        made.append(Slot(settings(**more), engine))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()
+
+
+def request(*ids: int, tokens: int = 4, **more: Any) -> dict[str, Any]:
+    prompt = ids or (5, 6, 7)
+    return {
+        "input_ids": np.array([prompt], np.int32),
+        "input_lengths": np.array([len(prompt)], np.int32),
+        "request_output_len": np.array([tokens], np.int32),
+    } | more
+
+
+def ask(slot: Slot, request_id: str = "", **more: Any) -> FakeResponder:
+    responder = FakeResponder()
+    slot.accept(request_id, request(**more), responder)
+    return responder
+
+
+class ByHand:
+    """An engine that does what the test says."""
+
+    name = "echo"
+
+    def __init__(self) -> None:
+        self.sinks: list[Sink] = []
+        self.cancelled: list[int] = []
+
+    def submit(self, generation: Generation, sink: Sink) -> Any:
+        number = len(self.sinks)
+        self.sinks.append(sink)
+        engine = self
+
+        class Handle:
+            def cancel(self) -> None:
+                engine.cancelled.append(number)
+                sink.on_chunk(Chunk([], end(Reason.CANCELLED)), time.monotonic_ns())
+
+        return Handle()
+
+    def cancel(self, request_id: str) -> int:
+        return 0
+
+    def close(self) -> None:
+        pass
+
+
+def end(reason: Reason = Reason.LENGTH, output_tokens: int = 0) -> End:
+    return End(reason, 3, output_tokens, 1, 2, 3, 4)
+
+
+def test_streaming_sends_tokens_and_one_end(slot: Callable[..., Slot]) -> None:
+    responder = ask(slot(), streaming=YES).wait()
+    assert responder.ids == [5, 6, 7, 5]
+    assert len(responder.sent) == 4
+    assert ["last_token_time_ns" in tensors for tensors in responder.sent] == [False] * 3 + [True]
+
+
+def test_not_streaming_sends_one_response(slot: Callable[..., Slot]) -> None:
+    for more in ({}, {"streaming": np.array([False])}):
+        responder = ask(slot(), **more).wait()
+        assert len(responder.sent) == 1
+        assert responder.ids == [5, 6, 7, 5]
+
+
+def test_tokens_join_and_leave_by_themselves(slot: Callable[..., Slot]) -> None:
+    engine = ByHand()
+    responder = FakeResponder()
+    slot(engine, chunk_interval_ms=50).accept("", request(streaming=YES), responder)
+    sink = engine.sinks[0]
+    for token in (1, 2, 3):
+        sink.on_chunk(Chunk([token]), time.monotonic_ns())
+    until(lambda: len(responder.sent) == 2)  # nothing further comes from the engine
+    assert [tensors["output_ids"].tolist() for tensors in responder.sent] == [[[[1]]], [[[2, 3]]]]
+    sink.on_chunk(Chunk([], end(output_tokens=3)), time.monotonic_ns())
+    assert responder.wait().ids == [1, 2, 3]
+    assert responder.sent[-1]["sequence_length"].tolist() == [[0]]
+
+
+def test_answer_of_zero_tokens_is_one_response(slot: Callable[..., Slot]) -> None:
+    engine = ByHand()
+    made = slot(engine)
+    for streaming in (YES, np.array([False])):
+        responder = FakeResponder()
+        made.accept("", request(streaming=streaming), responder)
+        engine.sinks[-1].on_chunk(Chunk([], end(Reason.END_ID)), 0)
+        responder.wait()
+        assert [tensors["output_ids"].shape for tensors in responder.sent] == [(1, 1, 0)]
+        assert responder.sent[0]["last_token_time_ns"].tolist() == [[4]]
+
+
+def test_errors_are_final_and_typed(slot: Callable[..., Slot]) -> None:
+    made = slot()
+    too_few = ask(made, request_output_len=np.array([0], np.int32)).wait()
+    assert isinstance(too_few.error, RequestError)
+    beams = ask(made, beam_width=np.array([2], np.int32)).wait()
+    assert isinstance(beams.error, UnsupportedOption)
+    assert ask(made).wait().error is None
+    coupled = ask(slot(decoupled=False), streaming=YES).wait()
+    assert "decoupled" in str(coupled.error)
+    assert ask(slot(decoupled=False)).wait().error is None
+
+
+def test_stop_request(slot: Callable[..., Slot]) -> None:
+    made = slot(echo_tokens_per_s=20)
+    running = [ask(made, "a", streaming=YES, tokens=500) for _ in range(2)]
+    other = ask(made, "b", streaming=YES, tokens=3)
+    until(lambda: all(responder.sent for responder in running))
+    stop = ask(made, "a", stop=YES).wait()
+    assert (stop.error, stop.sent) == (None, [{}])
+    for responder in running:
+        assert "last_token_time_ns" in responder.wait().sent[-1]
+    assert other.wait().ids == [5, 6, 7]
+
+
+def test_stop_request_without_or_of_an_unknown_id(slot: Callable[..., Slot]) -> None:
+    made = slot()
+    assert str(ask(made, "", stop=YES).wait().error) == (
+        "Trying to stop a request but request ID is not provided"
+    )
+    assert ask(made, "nobody", stop=YES).wait().error is None
+
+
+def test_client_that_went_away(slot: Callable[..., Slot]) -> None:
+    engine = ByHand()
+    responder = FakeResponder()
+    slot(engine).accept("", request(streaming=YES), responder)
+    engine.sinks[0].on_chunk(Chunk([1]), 0)
+    responder.cancelled = True
+    assert responder.wait().abandoned
+    assert engine.cancelled == [0]
+
+
+def test_engine_errors_reach_the_client(slot: Callable[..., Slot]) -> None:
+    engine = ByHand()
+    made = slot(engine)
+    for error in (EngineUnavailable("gone"), EngineBusy("full")):
+        responder = FakeResponder()
+        made.accept("", request(), responder)
+        engine.sinks[-1].on_chunk(Chunk([1]), 0)
+        engine.sinks[-1].on_error(error)
+        engine.sinks[-1].on_chunk(Chunk([], end()), 0)  # too late, and no second end
+        assert responder.wait().error is error
+
+
+def test_response_that_can_not_be_sent(slot: Callable[..., Slot]) -> None:
+    class Broken(FakeResponder):
+        def send(self, tensors: Any, final: bool) -> None:
+            raise RuntimeError("shared memory is full")
+
+    made = slot()
+    responder = Broken()
+    made.accept("", request(streaming=YES), responder)
+    assert "could not be sent" in str(responder.wait().error)
+    assert ask(made).wait().error is None
+
+
+def test_close_ends_open_streams(slot: Callable[..., Slot]) -> None:
+    made = slot(echo_tokens_per_s=5)
+    responders = [ask(made, streaming=YES, tokens=500) for _ in range(8)]
+    begun = time.monotonic()
+    made.close()
+    assert time.monotonic() - begun < 1
+    for responder in responders:
+        assert isinstance(responder.wait().error, EngineUnavailable)
+
+
+def test_many_at_once_leave_nothing(slot: Callable[..., Slot]) -> None:
+    made = slot(echo_tokens_per_s=500)
+    responders: list[FakeResponder] = []
+
+    def client() -> None:
+        for number in range(25):
+            responder = ask(made, streaming=YES, tokens=20)
+            responders.append(responder)
+            responder.cancelled = number % 3 == 0
+
+    threads = [threading.Thread(target=client) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for responder in responders:
+        responder.wait()
+        assert responder.abandoned or len(responder.ids) == 20
+    assert sum(responder.abandoned for responder in responders) > 0
+    assert not made._flights
+    assert not made._waiting
+
+
+# The ledger, with a real one.
+
+
+@pytest.fixture
+def opener(tmp_path: Path) -> Iterator[Segment]:
+    segment = Segment.create(tmp_path, Role.PREPROCESSING, 0, 1, 8)
+    yield segment
+    segment.close(unlink=True)
+
+
+def open_flight(segment: Segment) -> np.ndarray:
+    ticket = segment.open_flight(
+        level=1,
+        flags=0,
+        policy_version=1,
+        policy_seed=2,
+        sequence=0,
+        task=b"",
+        input_tokens=3,
+        max_tokens=4,
+        opened_ns=time.monotonic_ns(),
+        intensity_g_per_kwh=100.0,
+        pue=1.0,
+        embodied_g_per_s=0.0,
+    )
+    return np.array([ticket], np.uint64)
+
+
+def flight_of(segment: Segment, ticket: np.ndarray) -> Any:
+    [row] = [row for row in SegmentReader(segment.path).scan() if row["ticket"] == ticket[0]]
+    return row
+
+
+def test_ledger_marks(slot: Callable[..., Slot], opener: Segment, tmp_path: Path) -> None:
+    made = slot(shm_dir=tmp_path)
+    ticket = open_flight(opener)
+    responder = ask(made, flight=ticket, streaming=YES, return_perf_metrics=YES).wait()
+    assert all(tensors["flight"][0, 0] == ticket[0] for tensors in responder.sent)
+    row = flight_of(opener, ticket)
+    assert Phase(row["phase"]) is Phase.FINISHED
+    assert (row["input_tokens"], row["output_tokens"]) == (3, 4)
+    last = responder.sent[-1]
+    for name in ("first_token", "last_token"):
+        assert row[f"{name}_ns"] == last[f"{name}_time_ns"][0, 0]
+    assert row["scheduled_ns"] == last["first_scheduled_time_ns"][0, 0]
+
+
+def test_ledger_of_refused_failed_and_cancelled(
+    slot: Callable[..., Slot], opener: Segment, tmp_path: Path
+) -> None:
+    engine = ByHand()
+    made = slot(engine, shm_dir=tmp_path)
+    tickets = [open_flight(opener) for _ in range(4)]
+    ask(made, flight=tickets[0], request_output_len=np.array([0], np.int32)).wait()
+    responders = [ask(made, flight=ticket, streaming=YES) for ticket in tickets[1:]]
+    failed, busy, cancelled = engine.sinks
+    failed.on_scheduled(time.monotonic_ns())
+    failed.on_chunk(Chunk([1, 2]), time.monotonic_ns())
+    failed.on_error(EngineUnavailable("gone"))
+    busy.on_error(EngineBusy("full"))
+    cancelled.on_scheduled(time.monotonic_ns())
+    responders[2].cancelled = True
+    for responder in responders:
+        responder.wait()
+    phases = [Phase(flight_of(opener, ticket)["phase"]) for ticket in tickets]
+    assert phases == [Phase.FAILED, Phase.FAILED, Phase.FAILED, Phase.CANCELLED]
+    row = flight_of(opener, tickets[1])
+    assert row["output_tokens"] == 2
+    assert 0 < row["scheduled_ns"] <= row["first_token_ns"] <= row["last_token_ns"]
+    [reader] = [reader for reader in segments(tmp_path) if reader.role == Role.ENGINE]
+    counters = reader.counters()
+    assert counters[Counter.ENGINE_REQUESTS] == 3
+    assert counters[Counter.ENGINE_FAILED] == 3
+    assert counters[Counter.ENGINE_BUSY] == 1
+    assert counters[Counter.ENGINE_CANCELLED] == 1
+
+
+def test_ticket_of_nobody_is_counted_and_served(slot: Callable[..., Slot], tmp_path: Path) -> None:
+    made = slot(shm_dir=tmp_path)
+    responder = ask(made, flight=np.array([1 << 48 | 1], np.uint64)).wait()
+    assert responder.ids == [5, 6, 7, 5]
+    [reader] = segments(tmp_path)
+    assert reader.counters()[Counter.UNATTRIBUTED] == 1
+    assert reader.counters()[Counter.CHUNKS] == 1
+
+
+def test_without_a_ledger_directory(slot: Callable[..., Slot], tmp_path: Path) -> None:
+    made = slot(shm_dir=tmp_path / "nowhere")
+    assert ask(made, flight=np.array([7], np.uint64)).wait().ids == [5, 6, 7, 5]
+
+
+def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
