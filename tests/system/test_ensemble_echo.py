@@ -141,8 +141,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         for path in shm.iterdir():
             path.unlink()
         shm.rmdir()
-        left = [path for path in Path("/dev/shm").glob(f"{shm.name}*")]
-        assert not left
+        assert not list(Path("/dev/shm").glob(f"{shm.name}*"))
 
 
 def policy(shares, **changes) -> BoardPolicy:

@@ -132,6 +132,15 @@ class Desk:
         with self._lock:
             return inner_id in self._gone
 
+    def _has_left(self, inner_id: str, call: Call) -> bool:
+        # Under the lock, because Triton must not be asked about a call that is answered.
+        with self._lock:
+            if inner_id not in self._calls:
+                return False
+            if inner_id not in self._gone and call.cancelled():
+                self._gone.add(inner_id)
+            return inner_id in self._gone
+
     def _watch(self) -> None:
         """Until the last call is answered: a stop may overtake its request, so it is repeated."""
         while not (self._closing.wait(self._poll_s) and self.in_flight == 0):
@@ -139,11 +148,7 @@ class Desk:
                 calls = list(self._calls.items())
             for inner_id, call in calls:
                 try:
-                    if self._is_gone(inner_id) or call.cancelled():
-                        with self._lock:
-                            if inner_id not in self._calls:
-                                continue  # answered meanwhile
-                            self._gone.add(inner_id)
+                    if self._has_left(inner_id, call):
                         call.stop(inner_id)
                 except Exception:
                     log.exception("a call could not be stopped")

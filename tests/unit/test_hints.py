@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hints that clients give as request parameters."""
+
+import json
+
+import pytest
+
+from sprout.directives import pack
+from sprout.errors import RequestError
+from sprout.request import hints
+from sprout.request.hints import NONE, Hints
+from sprout.request.settings import HINTS
+
+PACK = pack("explicit")
+
+
+def read(allowed=HINTS, token=None, **given):
+    return hints.read(json.dumps(given), PACK, allowed, token)
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"colour":"green","ratio":0.5}'])
+def test_none(text):
+    assert hints.read(text, PACK, HINTS, None) is NONE
+
+
+def test_all():
+    assert read(sprout_level="L2", sprout_task="maths", other=1.5) == Hints(level=2, task=b"maths")
+    assert read(sprout_off=True) == Hints(off=True)
+    assert read(sprout_off=False) == NONE
+
+
+def test_switched_off_and_unknown_hints_are_ignored_and_counted():
+    assert read(allowed=set(), sprout_level="L2", sprout_off=True) == Hints(ignored=2)
+    assert read(sprout_colour="green") == Hints(ignored=1)
+    # What is ignored is not looked at either.
+    assert read(allowed=set(), sprout_level=7) == Hints(ignored=1)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"sprout_level": "L3"}, "L0, L1, L2"),
+        ({"sprout_level": 1}, "sprout_level"),
+        ({"sprout_off": "true"}, "sprout_off"),
+        ({"sprout_off": 1}, "sprout_off"),
+        ({"sprout_task": "x" * 24}, "1 to 23"),
+        ({"sprout_task": ""}, "1 to 23"),
+        ({"sprout_task": "naïve"}, "ASCII"),
+        ({"sprout_task": "a\nb"}, "printable"),
+        ({"sprout_task": 3}, "ASCII"),
+    ],
+)
+def test_wrong_values_are_named(given, message):
+    with pytest.raises(RequestError, match=message):
+        read(**given)
+
+
+def test_probe_needs_the_token():
+    assert read(token="secret", sprout_probe="secret").probe
+    assert read(token="secret", sprout_probe="guess") == Hints(ignored=1)
+    assert read(token="secret", sprout_probe=5) == Hints(ignored=1)
+    assert read(token=None, sprout_probe="") == Hints(ignored=1)
