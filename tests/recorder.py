@@ -46,6 +46,7 @@ class Recorder(ControlServicer):
         self.watches = 0  # streams ever opened
         self.mute = False  # watchers are sent nothing at all
         self.refuse: dict[int, grpc.StatusCode] = {}  # by ticket: outcomes that are never taken
+        self.refuse_status = False  # and with it every report
         self.port = 0
         self._policy: pb.Policy | None = None
         self._changed = threading.Condition()
@@ -96,6 +97,8 @@ class Recorder(ControlServicer):
     def ReportOutcomes(  # noqa: N802
         self, request: pb.ReportOutcomesRequest, context: grpc.ServicerContext
     ) -> pb.ReportOutcomesResponse:
+        if self.refuse_status:
+            context.abort(grpc.StatusCode.INVALID_ARGUMENT, "status")
         for outcome in request.outcomes:
             if outcome.ticket in self.refuse:
                 context.abort(self.refuse[outcome.ticket], f"ticket {outcome.ticket}")

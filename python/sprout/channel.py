@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 
-from sprout.config import TlsConfig
+from sprout.config import ControlConfig, TlsConfig
 from sprout.errors import ConfigError, ControlError
 
 # 10,000 outcomes (the most that `agent.batch` allows) are about 2.5 MB.
@@ -29,6 +29,18 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
+
+
+def control_address(control: ControlConfig) -> str:
+    """Where to connect to, of the host and port that the control plane listens on.
+
+    Raises ConfigError if the port is left to the system: whoever connects must know it.
+    """
+    if control.port == 0:
+        raise ConfigError("control.port must be set: 0 is for the control plane itself")
+    host = control.host.strip("[]")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"[{host}]:{control.port}" if ":" in host else f"{host}:{control.port}"
 
 
 def read_secret(path: Path, key: str) -> bytes:

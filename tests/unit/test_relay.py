@@ -281,6 +281,17 @@ def test_an_outcome_that_is_never_taken_does_not_hold_up_the_rest(rig: Rig) -> N
     assert (len(rig.spool), rig.spool.dropped, rig.reporter.refused) == (0, 1, 1)
 
 
+def test_a_refused_status_costs_no_outcome(rig: Rig) -> None:
+    rig.control.refuse_status = True
+    rig.spool.append(spooled(25))
+    for _ in range(6):
+        rig.reporter.report(rig.stop)
+    assert (len(rig.spool), rig.spool.dropped, rig.reporter.refused) == (25, 0, 0)
+    rig.control.refuse_status = False
+    rig.reporter.report(rig.stop)
+    assert tickets(rig.control) == list(range(1, 26))
+
+
 def test_a_failing_store_keeps_outcomes_here_and_the_watch_open(rig: Rig) -> None:
     rig.start(rig.watcher.run)
     rig.control.publish(make_policy(1))

@@ -138,9 +138,13 @@ class Reporter:
             self._watcher.check()
             self.report(stop)
 
-    def report(self, stop: threading.Event, timeout_s: float = REPORT_TIMEOUT_S) -> None:
-        """Send what is spooled, at least the status; return when it is empty or nobody answers."""
+    def report(self, stop: threading.Event, until: float = float("inf")) -> None:
+        """Send what is spooled, at least the status, until it is empty or nobody answers.
+
+        until: time.monotonic() by which to be back.
+        """
         while True:
+            timeout_s = min(REPORT_TIMEOUT_S, until - time.monotonic())
             try:
                 rows = self._spool.peek(self._size)
             except SpoolError as error:
@@ -164,7 +168,7 @@ class Reporter:
                 self._ack(ids)
                 if not full:
                     return
-            if stop.is_set():  # the last report is one batch
+            if stop.is_set() or time.monotonic() >= until:
                 return
 
     def _answered(self) -> None:
@@ -176,15 +180,13 @@ class Reporter:
     def _failed(self, error: grpc.RpcError, ids: list[int]) -> bool:
         """Whether to try again at once."""
         code = error.code()
-        if code in _REFUSED and ids:
-            if len(ids) > 1:  # look for the one that is wrong, or for a size that fits
-                self._size = max(1, len(ids) // 2)
-            elif code is grpc.StatusCode.INVALID_ARGUMENT:
-                self.refused += 1
-                log.error("an outcome was refused and is dropped: %s", describe(error))
-                self._ack(ids, dropped=True)
-            else:
-                return False
+        if code in _REFUSED and len(ids) > 1:  # look for the one that is wrong, or a size that fits
+            self._size = len(ids) // 2
+            return True
+        if code is grpc.StatusCode.INVALID_ARGUMENT and ids and self._status_is_taken():
+            self.refused += 1
+            log.error("an outcome was refused and is dropped: %s", describe(error))
+            self._ack(ids, dropped=True)
             return True
         if self._unanswered == 0:
             log.warning("report: %s; outcomes wait in the spool", describe(error))
@@ -192,6 +194,15 @@ class Reporter:
         if code in _AWAY and self._unanswered == UNANSWERED:
             self._watcher.reset()
         return False
+
+    def _status_is_taken(self) -> bool:
+        """Whether it was the outcome that was refused, and not the status that went with it."""
+        request = pb.ReportOutcomesRequest(node=self._node, node_status=self._status())
+        try:
+            self._stub.ReportOutcomes(request, timeout=REPORT_TIMEOUT_S)
+        except grpc.RpcError:
+            return False
+        return True
 
     def _ack(self, ids: list[int], *, dropped: bool = False) -> None:
         try:

@@ -31,7 +31,8 @@ log = logging.getLogger(__name__)
 
 # The last tick and the last report together: an agent is gone a second after it is told to.
 LAST_REPORT_S = 0.5
-LAST_TICK_S = 0.4
+LAST_TICK_S = 0.3
+CLOSE_S = 0.05  # for a thread to see it; it is a daemon
 BOARD, CLOCK, SPOOL, LOCK = "policy.board", "energy.clock", "spool.sqlite", "agent.lock"
 
 
@@ -51,7 +52,12 @@ def serve(cfg: Config, *, stop: threading.Event | None = None) -> None:
     with ExitStack() as exits:
         exits.enter_context(only_one(cfg.stack.state / LOCK))
         exits.enter_context(told_to_stop(stop))
-        agent = Agent(cfg)
+        try:
+            agent = Agent(cfg)
+        except OSError as error:  # no room in shared memory, another node's files, …
+            raise StackError(
+                f"agent: {error.filename or cfg.stack.shm}: {error.strerror}"
+            ) from error
         exits.callback(agent.close)
         agent.run(stop)
 
@@ -69,8 +75,9 @@ class Agent:
         self._drain = Drain(cfg, number, self._meter, self._clock, self._spool)
         self._board = BoardWriter(shm / BOARD)
         self._reader = BoardReader(shm / BOARD, directives.hash, number, 0, 0)
-        address = f"{cfg.control.host}:{cfg.control.port}"
+        address = channel.control_address(cfg.control)
         self._channel = channel.connect(address, cfg.control.tls)
+        self._threads: list[threading.Thread] = []
         stub = ControlStub(self._channel)
         self._watcher = Watcher(stub, self._board, self._node, directives)
         self._reporter = Reporter(
@@ -108,14 +115,15 @@ class Agent:
         ticker = guarded("ticker", self._tick)
         watcher = guarded("watcher", self._watcher.run)
         reporter = guarded("reporter", self._reporter.run)
-        for thread in (ticker, watcher, reporter):
+        self._threads = [ticker, watcher, reporter]
+        for thread in self._threads:
             thread.start()
         stop.wait()
         self._watcher.reset()
         ticker.join(LAST_TICK_S)  # its last tick drains
         if died:
             raise StackError(f"agent: {'; '.join(died)}")
-        self._reporter.report(stop, timeout_s=LAST_REPORT_S)
+        self._reporter.report(threading.Event(), until=time.monotonic() + LAST_REPORT_S)
         log.info("agent stopped, %d outcomes wait in the spool", len(self._spool))
 
     def _tick(self, stop: threading.Event) -> None:
@@ -158,10 +166,13 @@ class Agent:
         return status
 
     def close(self) -> None:
-        self._channel.close()
+        self._channel.close()  # ends the calls that threads are in
+        for thread in self._threads:
+            thread.join(CLOSE_S)
         self._meter.close()
         self._spool.close()
         self._board.close()
+        self._clock.close()
 
 
 @contextmanager

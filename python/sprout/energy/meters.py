@@ -80,6 +80,7 @@ class CpuModelMeter:
         self._since = _boot_ticks()
         self._seen: dict[tuple[int, int], float] = {}  # (pid, start ticks) -> CPU seconds counted
         self._refreshed = float("-inf")
+        self._save_failed = False
         self._restore()
         self.read()
 
@@ -129,7 +130,11 @@ class CpuModelMeter:
             fresh.write_text(json.dumps(body))
             fresh.replace(self._state)
         except OSError as error:  # only a restart of the agent would miss it
-            log.warning("meter: can't write %s: %s", self._state, error.strerror)
+            if not self._save_failed:
+                log.warning("meter: can't write %s: %s", self._state, error.strerror)
+            self._save_failed = True
+        else:
+            self._save_failed = False
 
     def _restore(self) -> None:
         if self._state is None or not self._state.exists():
