@@ -172,6 +172,17 @@ def test_close_stops_what_runs_and_is_quick():
     assert desk.in_flight == 0
 
 
+def test_close_does_not_wait_for_what_can_not_be_stopped():
+    desk = Desk(max_in_flight=4, poll_s=0.01)
+    stuck = FakeCall([texts("a")], blocked=True, deaf=10**9)
+    desk.take(stuck)
+    start = time.monotonic()
+    desk.close(timeout_s=0.2)
+    assert time.monotonic() - start < 2
+    stuck.finish.set()
+    assert isinstance(stuck.end, RequestCancelled)
+
+
 def test_calls_and_cancels_are_counted(tmp_path):
     tmp_path.chmod(0o700)
     segment = Segment.create(tmp_path, Role.BLS, 0, 1)

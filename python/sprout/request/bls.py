@@ -10,9 +10,10 @@ gone, the engine is told to stop, under the id that the call runs by inside.
 import json
 import logging
 import threading
+import time
 import uuid
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from queue import SimpleQueue
 from typing import Protocol
 
 import numpy as np
@@ -55,7 +56,10 @@ class Desk:
         poll_s: float = POLL_S,
         segment: Segment | None = None,
     ) -> None:
-        self._pool = ThreadPoolExecutor(max_in_flight, thread_name_prefix="bls")
+        # Daemons, started as they are needed: one that is stuck inside must not hold up the exit.
+        self._waiting: SimpleQueue[tuple[str, Call] | None] = SimpleQueue()
+        self._max_workers = max_in_flight
+        self._workers: list[threading.Thread] = []
         self._segment = segment
         self._poll_s = poll_s
         self._lock = threading.Lock()
@@ -79,27 +83,41 @@ class Desk:
         with self._lock:
             self._calls[inner_id] = call
             self._count(Counter.BLS_REQUESTS)
-        self._pool.submit(self._run, inner_id, call)
+            if len(self._calls) > len(self._workers) < self._max_workers:
+                worker = threading.Thread(target=self._work, name="bls", daemon=True)
+                self._workers.append(worker)
+                worker.start()
+        self._waiting.put((inner_id, call))
 
     @property
     def in_flight(self) -> int:
         with self._lock:
             return len(self._calls)
 
-    def close(self) -> None:
-        """Stops what still runs, and returns when every call is answered."""
+    def close(self, timeout_s: float = 2.0) -> None:
+        """Stops what still runs. Returns when every call is answered, or the time is over."""
         self._closing.set()
         with self._lock:
             self._gone.update(self._calls)
-        self._pool.shutdown(wait=True)
-        self._watcher.join()
-        if self._segment:
-            self._segment.close(unlink=True)
+            workers = list(self._workers)
+        for _ in workers:
+            self._waiting.put(None)
+        deadline = time.monotonic() + timeout_s
+        for thread in (*workers, self._watcher):
+            thread.join(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            segment, self._segment = self._segment, None
+        if segment:
+            segment.close(unlink=True)
 
     def _count(self, counter: Counter) -> None:
         """Under the lock: a segment has one writer."""
         if self._segment:
             self._segment.count(counter)
+
+    def _work(self) -> None:
+        while (taken := self._waiting.get()) is not None:
+            self._run(*taken)
 
     def _run(self, inner_id: str, call: Call) -> None:
         error: SproutError | None = None
