@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from sprout.carbon import Feed, Intensity, TraceSource
+from sprout.carbon import ConstantSource, Feed, Intensity, TraceSource
 from sprout.carbon.intensity import Series
+from sprout.carbon.sources import Source
 from sprout.control.store import Store
 from sprout.errors import ConfigError, ControlError, FeedError
 
@@ -62,7 +63,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def feed_of(source: Scripted | TraceSource, store: Store, mode: str = "trailing") -> Feed:
+def feed_of(source: Source, store: Store, mode: str = "trailing") -> Feed:
     return Feed(
         source,
         store,
@@ -207,6 +208,18 @@ def test_trailing_range_of_a_trace_does_not_foresee(store: Store, tmp_path: Path
 
     assert run("2023-01-04T00:00:00Z").range().high == 72
     assert run("2023-01-03T00:00:00Z").range().high == 48
+
+
+def test_a_constant_has_no_range_even_if_it_was_declared_anew(store: Store) -> None:
+    clock = T0
+    for hour in range(48):
+        clock = T0 + timedelta(hours=hour)
+        g = 300.0 if hour < 30 else 400.0
+        feed = feed_of(ConstantSource(g, "NL", "direct", clock=lambda now=clock: now), store)
+        poll(feed)
+    within = feed.range()
+    assert math.isnan(within.low)
+    assert within.basis == "a declared constant has no range"
 
 
 def test_whole_trace_needs_a_trace(source: Scripted, store: Store) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 from sprout.carbon.intensity import Intensity, Series
-from sprout.carbon.sources import Source
+from sprout.carbon.sources import ConstantSource, Source
 from sprout.carbon.trace import TraceSource
 from sprout.errors import ConfigError, FeedError, SproutError
 from sprout.optimize import floor
@@ -128,6 +128,9 @@ class Feed:
         """The range that the present intensity is compared with."""
         if self._range_mode == "trace" and isinstance(self.source, TraceSource):
             return floor.Range(*self.source.extent(), "whole trace")
+        if isinstance(self.source, ConstantSource):
+            # Were it re-declared, its own history would pass for a range of the grid's.
+            return floor.Range(math.nan, math.nan, "a declared constant has no range")
         now = self.source.clock()
         since = now - timedelta(hours=self._range_hours)
         try:

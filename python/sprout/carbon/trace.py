@@ -33,7 +33,8 @@ class TraceSource:
         speed: float = 1.0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.series: Series = (zone, "trace", factor_type, "average")
+        # Named by its file, so that another trace of the zone does not enter its history.
+        self.series: Series = (zone, f"trace:{path.name}", factor_type, "average")
         self._rows = _read(path, self.series)
         self._times = [row.time for row in self._rows]
         gaps = [b - a for a, b in zip(self._times, self._times[1:], strict=False)]

@@ -125,7 +125,8 @@ class Loop:
         await self._guarded(asyncio.to_thread(self._feed.restore))
         if self._pause is not None:
             await self._store_policy(self._publish("start"))
-        if self._feed.last() is None:
+        # A remote source may take its time-out; what was stored will do until it has answered.
+        if self._feed.last() is None or not self._feed.source.remote:
             await self._guarded(self._feed.poll())
         control = self._config.control
         pause_s = min(control.interval_s, control.ttl_s / (2 * RENEWALS_PER_TTL))

@@ -3,7 +3,8 @@
 
 While it serves, `<state>/control.port` holds the port that is bound (one decimal number, one line):
 with `control.port = 0` the system chooses it. It appears once calls are answered and goes when the
-process stops cleanly. `<state>/control.lock` keeps a second control plane off the same store.
+process stops cleanly; after a kill -9 it stays, so whoever starts the process and waits for the
+file removes an old one first. `<state>/control.lock` keeps a second control plane off the store.
 """
 
 import asyncio
@@ -72,7 +73,7 @@ async def _run(config: Config, store: Store, port_file: Path, stop: asyncio.Even
         range_min_hours=control.range_min_hours,
     )
     loop = Loop(config, store, feed)
-    server = Server(control, Service(carbon.zone, loop, store))
+    server = Server(control, Service(feed.source.series[0], loop, store))
     await server.start()
     task = asyncio.create_task(loop.run())
     stopped = asyncio.create_task(stop.wait())

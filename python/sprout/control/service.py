@@ -55,16 +55,18 @@ class Service(control_pb2_grpc.ControlServicer):
         except ValueError as error:
             LOG.warning("refused a report of %.64r: %s", request.node, error)
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        rows = [inbox.row(request.node, outcome) for outcome in request.outcomes]
         try:
-            stored = await asyncio.to_thread(self._store.add_outcomes, rows)
+            stored = await asyncio.to_thread(self._take, request)
         except ControlError as error:
             LOG.error("%s", error)
             # Not acknowledged: the agent keeps the batch and tries again.
             await _refuse(context, grpc.StatusCode.UNAVAILABLE, "the store failed")
         if request.HasField("node_status"):
             self._remember(request.node, request.node_status)
-        return pb.ReportOutcomesResponse(stored=stored, duplicates=len(rows) - stored)
+        return pb.ReportOutcomesResponse(stored=stored, duplicates=len(request.outcomes) - stored)
+
+    def _take(self, request: pb.ReportOutcomesRequest) -> int:
+        return self._store.add_outcomes([inbox.row(request.node, o) for o in request.outcomes])
 
     def _remember(self, node: str, status: pb.NodeStatus) -> None:
         status.node = node

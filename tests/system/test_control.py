@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control plane as a process: signals, kill -9, restarts, what it remembers."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from sprout.channel import connect
+from sprout.v1 import control_pb2 as pb
+from sprout.v1 import control_pb2_grpc
+
+pytestmark = pytest.mark.system
+
+WAIT_S = 15.0
+HEAD = "datetime_utc,gco2_per_kwh_direct,gco2_per_kwh_lifecycle\n"
+
+
+class Plane:
+    """One state folder and the process that serves from it."""
+
+    def __init__(self, folder: Path, carbon: str, control: str = "") -> None:
+        self.state = folder / "state"
+        self._log = folder / "control.log"
+        self._config = folder / "sprout.toml"
+        self._config.write_text(
+            f'[stack]\nstate_dir = "{self.state}"\n'
+            f"[control]\nport = 0\ninterval_s = 0.1\n{control}\n"
+            f"[carbon]\n{carbon}\n"
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> str:
+        port = self.state / "control.port"
+        port.unlink(missing_ok=True)
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-W", "error", "-m", "sprout.control.run"],
+                env={**_environment(), "SPROUT_CONFIG": str(self._config)},
+                stdout=log,
+                stderr=log,
+            )
+        deadline = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline and self.process.poll() is None:
+            if port.exists():
+                return f"127.0.0.1:{int(port.read_text())}"
+            time.sleep(0.02)
+        raise AssertionError(f"not up:\n{self.log()}")
+
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def end(self, number: int) -> float:
+        """Send a signal; seconds until the process was gone."""
+        assert self.process is not None
+        start = time.monotonic()
+        self.process.send_signal(number)
+        self.process.wait(WAIT_S)
+        return time.monotonic() - start
+
+
+def _environment() -> dict[str, str]:
+    return {k: v for k, v in os.environ.items() if not k.startswith("SPROUT_")}
+
+
+@contextmanager
+def plane(folder: Path, carbon: str, control: str = "") -> Iterator[Plane]:
+    made = Plane(folder, carbon, control)
+    try:
+        yield made
+    finally:
+        if made.process is not None and made.process.poll() is None:
+            made.process.kill()
+            made.process.wait(WAIT_S)
+
+
+@contextmanager
+def stub_of(address: str) -> Iterator[control_pb2_grpc.ControlStub]:
+    with connect(address) as channel:
+        yield control_pb2_grpc.ControlStub(channel)
+
+
+def first(stub: control_pb2_grpc.ControlStub) -> pb.Policy:
+    watch = stub.WatchPolicy(pb.WatchPolicyRequest(node="t"), timeout=WAIT_S)
+    policy = next(iter(watch))
+    watch.cancel()
+    return policy
+
+
+def report(first_ticket: int, count: int, **fields: Any) -> pb.ReportOutcomesRequest:
+    values = {"ending": pb.ENDING_DELIVERED, "energy_joules": 6.0, "device_seconds": 1.0, **fields}
+    return pb.ReportOutcomesRequest(
+        node="node-a",
+        outcomes=[
+            pb.Outcome(segment_uid=2**64 - 9, ticket=first_ticket + i, **values)
+            for i in range(count)
+        ],
+    )
+
+
+CONSTANT = "constant_g_per_kwh = 300"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_stop_it_cleanly_within_two_seconds(tmp_path: Path, number: int) -> None:
+    with plane(tmp_path, CONSTANT) as control:
+        address = control.start()
+        with stub_of(address) as stub:
+            watch = stub.WatchPolicy(pb.WatchPolicyRequest(), timeout=WAIT_S)
+            next(watch)
+            assert control.end(number) < 2.0
+            assert control.process is not None
+            assert control.process.returncode == 0, control.log()
+            with pytest.raises(grpc.RpcError):
+                list(watch)
+        assert "Traceback" not in control.log()
+        assert not (control.state / "control.port").exists()
+
+
+def test_kill_9_keeps_outcomes_pause_and_raises_the_epoch(tmp_path: Path) -> None:
+    with plane(tmp_path, CONSTANT) as control:
+        with stub_of(control.start()) as stub:
+            before = first(stub)
+            assert stub.ReportOutcomes(report(1, 500), timeout=WAIT_S).stored == 500
+            stub.Pause(pb.PauseRequest(reason="drill"), timeout=WAIT_S)
+        control.end(signal.SIGKILL)
+        assert (control.state / "control.port").exists()  # nobody was left to remove it
+        with stub_of(control.start()) as stub:
+            after = first(stub)
+            assert after.paused
+            assert after.epoch > before.epoch
+            assert after.explanation.pause_reason == "drill"
+            # The agent never heard of the acknowledgement and sends the batch again.
+            again = stub.ReportOutcomes(report(1, 600), timeout=WAIT_S)
+            assert (again.stored, again.duplicates) == (100, 500)
+            assert stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S).outcomes == 600
+            assert not stub.Resume(pb.ResumeRequest(), timeout=WAIT_S).paused
+        control.end(signal.SIGKILL)
+        with stub_of(control.start()) as stub:
+            assert not first(stub).paused
+
+
+def test_kill_9_amid_reports_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    with plane(tmp_path, CONSTANT) as control:
+        acknowledged = 0
+        with stub_of(control.start()) as stub:
+            first(stub)
+            calls = [
+                stub.ReportOutcomes.future(report(1 + 200 * i, 200), timeout=WAIT_S)
+                for i in range(20)
+            ]
+            calls[5].result()
+            control.end(signal.SIGKILL)
+            for call in calls:
+                if call.exception() is None:
+                    acknowledged += call.result().stored
+        assert acknowledged >= 200
+        with stub_of(control.start()) as stub:
+            stored = stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S).outcomes
+            assert stored >= acknowledged
+            assert stored % 200 == 0  # batches are whole
+            every = [
+                stub.ReportOutcomes(report(1 + 200 * i, 200), timeout=WAIT_S) for i in range(20)
+            ]
+            assert sum(answer.stored for answer in every) == 4000 - stored
+
+
+def test_a_channel_finds_the_control_plane_again(tmp_path: Path) -> None:
+    """Same port, new process: an agent's channel is back within seconds."""
+    with plane(tmp_path, CONSTANT) as control:
+        address = control.start()
+        port = address.rpartition(":")[2]
+        control.end(signal.SIGTERM)
+        config = tmp_path / "sprout.toml"
+        config.write_text(config.read_text().replace("port = 0", f"port = {port}"))
+        with stub_of(control.start()) as stub:
+            before = first(stub)
+            control.end(signal.SIGKILL)
+            with pytest.raises(grpc.RpcError) as error:
+                stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S)
+            assert error.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
+            control.start()
+            status = stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S, wait_for_ready=True)
+            assert status.started_at.seconds >= before.epoch
+
+
+def test_accelerated_trace_moves_the_policy(tmp_path: Path) -> None:
+    """3,600 hours an hour: a clean hour, a dirty one, and the end of the trace."""
+    start = datetime(2023, 1, 1, tzinfo=UTC)
+    past = [100 + 200 * (h % 2) for h in range(30)]
+    rows = [*past, 100, 300, 300]
+    (tmp_path / "trace.csv").write_text(
+        HEAD
+        + "".join(
+            f"{(start + timedelta(hours=h)).isoformat()},{g},{g}\n" for h, g in enumerate(rows)
+        )
+    )
+    carbon = (
+        f'source = "trace"\ntrace = "{tmp_path / "trace.csv"}"\nfactor_type = "direct"\n'
+        f'trace_start = "{(start + timedelta(hours=30)).isoformat()}"\ntrace_speed = 3600'
+    )
+    with plane(tmp_path, carbon) as control, stub_of(control.start()) as stub:
+        watch = stub.WatchPolicy(pb.WatchPolicyRequest(), timeout=WAIT_S)
+        heard: list[pb.Policy] = []
+        for policy in watch:
+            heard.append(policy)
+            if policy.explanation.degraded:
+                break
+        watch.cancel()
+    clean, dirty, last = heard[0], heard[1], heard[-1]
+    assert clean.intensity.g_per_kwh == 100
+    assert clean.shares[0].share == pytest.approx(1)
+    assert clean.explanation.range_basis == "trailing 168 h (31 h have a value)"
+    assert dirty.intensity.g_per_kwh == 300
+    assert dirty.explanation.expected_preference == pytest.approx(0.9)
+    assert dirty.explanation.trigger == "intensity"
+    assert list(last.explanation.degraded) == [
+        "the carbon source fails: the trace ended at 2023-01-02T09:00:00+00:00"
+    ]
+    assert last.shares[0].share == pytest.approx(dirty.shares[0].share)
+
+
+def test_reported_outcomes_become_the_profile(tmp_path: Path) -> None:
+    with plane(tmp_path, CONSTANT) as control, stub_of(control.start()) as stub:
+        watch = stub.WatchPolicy(pb.WatchPolicyRequest(), timeout=WAIT_S)
+        policy = next(watch)
+        version = policy.epoch << 32 | policy.counter
+        pinned = report(1000, 100, level=0, policy_version=version, pinned=True, off=False)
+        stub.ReportOutcomes(pinned, timeout=WAIT_S)
+        stub.ReportOutcomes(report(1, 30, level=0, policy_version=version), timeout=WAIT_S)
+        later = next(watch)
+        watch.cancel()
+        assert later.explanation.trigger == "profile"
+        l0, l1, _ = later.explanation.profile
+        assert (l0.energy_basis, l0.energy_joules, l0.outcomes) == ("measured", 6.0, 30)
+        assert (l1.energy_basis, l1.energy_joules) == (
+            "prior, scaled to the measured levels",
+            2.0,
+        )
+        status = stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S)
+        assert {a.arm: a.outcomes for a in status.arms} == {"L0": 30, "pinned": 100}
+
+
+def test_wrong_settings_end_it_with_a_message(tmp_path: Path) -> None:
+    control = Plane(tmp_path, CONSTANT, 'host = "0.0.0.0"')
+    with pytest.raises(AssertionError, match="not loopback"):
+        control.start()
