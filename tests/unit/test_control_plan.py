@@ -138,14 +138,22 @@ def test_a_policy_explains_itself_as_its_plan_does() -> None:
     from sprout.carbon import Intensity
 
     publisher = Publisher(CONFIG, pack("explicit"), 7, wall=lambda: 1e9, uptime=lambda: 50.0)
-    for made in (plan(inputs()), plan(inputs(None, NO_RANGE))):
+    narrow = Range(200, 200.5, "trailing 168 h")
+    for made in (
+        plan(inputs()),
+        plan(inputs(None, NO_RANGE)),
+        plan(inputs(200, NO_RANGE)),
+        plan(inputs(200, narrow)),
+    ):
         k0 = made.intensity_g_per_kwh
         now = datetime.now(UTC)
         value = k0 and Intensity(k0, "NL", "trace", "direct", "average", now)
         policy = publisher.publish(
             made, value or None, overridden=False, pause_reason=None, trigger="start"
         )
-        assert messages.plan_of(policy).lines() == made.lines()
+        told = messages.plan_of(policy)
+        assert told.lines() == made.lines()
+        assert told.within.basis == made.within.basis  # so that it can be planned with again
 
 
 # --- when a plan is news -------------------------------------------------------------------------

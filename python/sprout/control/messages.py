@@ -8,7 +8,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sprout.carbon.intensity import Intensity
 from sprout.control.plan import Plan
-from sprout.optimize.floor import Range
+from sprout.optimize.floor import Range, basis_of_range
 from sprout.profile import LevelProfile
 from sprout.v1 import control_pb2 as pb
 
@@ -93,7 +93,7 @@ def plan_of(policy: pb.Policy) -> Plan:
             for p in why.profile
         ),
         intensity_g_per_kwh=policy.intensity.g_per_kwh if known else None,
-        within=Range(low, high, why.range_basis),
+        within=Range(low, high, basis_of_range(why.range_basis)),
         range_basis=why.range_basis,
         xi=why.xi,
         fraction=why.fraction,

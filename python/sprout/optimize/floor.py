@@ -14,6 +14,8 @@ from dataclasses import dataclass
 
 MIN_RANGE_G_PER_KWH = 1.0
 HOUR_S = 3600.0
+STAND_IN = "configured fraction: "
+TOO_NARROW = f" is under {MIN_RANGE_G_PER_KWH:g} g/kWh wide"
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,16 @@ def place(k0: float, within: Range, xi: float, configured_fraction: float) -> Fl
             raise ValueError(f"{what} must be in [0, 1]: {value}")
     width = within.high - within.low
     if math.isnan(width):
-        fraction, basis = configured_fraction, f"configured fraction: {within.basis}"
+        fraction, basis = configured_fraction, f"{STAND_IN}{within.basis}"
     elif width < MIN_RANGE_G_PER_KWH:
         fraction = configured_fraction
-        basis = f"configured fraction: {within.basis} is under {MIN_RANGE_G_PER_KWH:g} g/kWh wide"
+        basis = f"{STAND_IN}{within.basis}{TOO_NARROW}"
     else:
         fraction = min(1.0, max(0.0, (k0 - within.low) / width))
         basis = within.basis
     return Floor(fraction, 1.0 - fraction * xi, basis)
+
+
+def basis_of_range(basis: str) -> str:
+    """The range's own basis, of the one that `place` made of it."""
+    return basis.removeprefix(STAND_IN).removesuffix(TOO_NARROW)
