@@ -3,12 +3,14 @@
 
 import json
 import math
+import sys
 from typing import Any
 
 from rich.console import Console
 
 # Soft wrap: a line stays a line in a file or a pipe.
-out = Console(highlight=False, soft_wrap=True)  # results
+_WIDTH = None if sys.stdout.isatty() else 100
+out = Console(highlight=False, soft_wrap=True, width=_WIDTH)  # results
 err = Console(stderr=True, highlight=False, soft_wrap=True)  # everything else
 
 

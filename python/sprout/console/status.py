@@ -93,7 +93,7 @@ def _processes(stack: dict[str, Any] | None) -> None:
     for name, p in stack["processes"].items():
         since = time.strftime("%H:%M:%S", time.localtime(p["since"]))
         stubs = f" + {len(p['stubs'])} stubs" if p["stubs"] else ""
-        pid = f"{p['pid'] or '–'}{stubs}"
+        pid = f"{p['pid'] or '-'}{stubs}"
         table.add_row(name, p["phase"], pid, since, str(p["restarts"]), p["problem"])
     out.print(table)
     ends = "  ".join(f"{name} {where}" for name, where in stack["endpoints"].items())

@@ -103,7 +103,9 @@ class Client:
                 )
                 self._collect(results, answer, started, timeout_s, on_text)
             finally:
-                self._client.stop_stream(cancel_requests=answer.receipt is None)
+                # Else it waits for the answer's end; its own "cancelled" is no news.
+                with contextlib.suppress(InferenceServerException):
+                    self._client.stop_stream(cancel_requests=answer.receipt is None)
         except InferenceServerException as error:
             # A connection that failed under `async_stream_infer` told the callback why.
             first = next((e for _, e in _drained(results) if e is not None), error)
