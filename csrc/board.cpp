@@ -19,7 +19,7 @@ using Payload = std::array<std::uint64_t, BoardBuffer::kPayload>;
 using B = BoardBuffer;
 
 constexpr std::uint64_t kPausedBit = 1 << 8, kPresentBit = 1 << 9;
-constexpr int kTries = 64;  // a writer needs well under a microsecond, once in minutes
+constexpr int kTries = 1000;  // a writer needs well under a microsecond, once in minutes
 
 std::uint64_t checksum(std::uint64_t sequence, const Payload& payload) noexcept {
   std::array<std::uint64_t, 1 + B::kPayload> words;

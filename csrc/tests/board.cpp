@@ -1,0 +1,61 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "board.h"
+
+#include "harness.h"
+
+namespace {
+
+using namespace sprout;
+
+Policy policy_of(std::uint64_t n) {
+  Policy policy;
+  policy.version = n;
+  policy.seed = n * 3;
+  policy.pack_hash = n * 5;
+  policy.levels = 1 + static_cast<std::uint32_t>(n % 8);
+  for (std::uint32_t i = 0; i < policy.levels; ++i) policy.shares[i] = 1.0 / policy.levels;
+  policy.paused = n % 7 == 0;
+  policy.control_share = static_cast<double>(n % 64) / 64;
+  policy.canary_share = static_cast<double>(n % 32) / 32;
+  policy.deadline_boottime_ns = static_cast<std::int64_t>(n * 9);
+  policy.intensity_g_per_kwh = static_cast<double>(n);
+  policy.pue = static_cast<double>(n + 1);
+  policy.embodied_g_per_s = static_cast<double>(n + 2);
+  return policy;
+}
+
+BoardFile& file(std::byte* memory) { return *reinterpret_cast<BoardFile*>(memory); }
+
+std::uint64_t whole(std::byte* memory) {
+  BoardCopy copy;
+  const BoardState state = board_copy(file(memory), copy);
+  EXPECT(state == BoardState::kOk || state == BoardState::kAbsent);
+  if (state == BoardState::kAbsent) return 0;
+  Policy found;
+  Thresholds thresholds;
+  EXPECT(board_decode(copy, found, thresholds));
+  const Policy expected = policy_of(found.version);
+  EXPECT(found.seed == expected.seed && found.pack_hash == expected.pack_hash);
+  EXPECT(found.levels == expected.levels && found.shares == expected.shares);
+  EXPECT(found.paused == expected.paused && found.control_share == expected.control_share);
+  EXPECT(found.canary_share == expected.canary_share && found.pue == expected.pue);
+  EXPECT(found.deadline_boottime_ns == expected.deadline_boottime_ns);
+  EXPECT(found.intensity_g_per_kwh == expected.intensity_g_per_kwh);
+  EXPECT(found.embodied_g_per_s == expected.embodied_g_per_s);
+  return found.version;
+}
+
+void write(std::byte* memory, const test::Running& running) {
+  std::uint64_t n = whole(memory);
+  while (running) board_publish(file(memory), policy_of(++n));
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  return test::run({.bytes = sizeof(BoardFile),
+                    .init = [](std::byte* memory) { board_init(file(memory)); },
+                    .writers = {write},
+                    .check = [](std::byte* memory) { whole(memory); }},
+                   argc, argv);
+}
