@@ -28,7 +28,7 @@ from sprout.directives import pack
 from sprout.request import detokenize, tokenizer
 from sprout.request.templates import ChatML, Directive
 from sprout.serve import bundle, gguf
-from sprout.serve.render import placeholder_values, render, repository_source
+from sprout.serve.render import BLS_THREAD_POOL, placeholder_values, render, repository_source
 from sprout_ext.board import BoardPolicy, BoardWriter
 from sprout_ext.clock import ClockWriter
 from sprout_ext.ledger import Counter, Phase, Role, segments
@@ -97,6 +97,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         f"--backend-directory={folder / 'backends'}",
         "--disable-auto-complete-config",
         f"--backend-config=python,shm-region-prefix-name={shm.name}.",
+        f"--backend-config=python,thread-pool-size={BLS_THREAD_POOL}",
         f"--http-port={http}",
         f"--grpc-port={grpc}",
         "--http-address=127.0.0.1",
@@ -133,15 +134,19 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         process.send_signal(signal.SIGTERM)
         try:
             process.wait(15)
+            left = list(Path("/dev/shm").glob(f"{shm.name}.*"))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            left = ["it had to be killed"]
+            for region in Path("/dev/shm").glob(f"{shm.name}.*"):
+                region.unlink()
         board.close()
         clock.close()
         for path in shm.iterdir():
             path.unlink()
         shm.rmdir()
-        assert not list(Path("/dev/shm").glob(f"{shm.name}*"))
+        assert not left
 
 
 def policy(shares, **changes) -> BoardPolicy:
@@ -356,6 +361,40 @@ def test_cancelled_unary_call_stops_the_engine(server: Server) -> None:
         while engine_phases(server).get(Phase.CANCELLED, 0) == before:
             assert time.monotonic() < deadline, engine_phases(server)
             time.sleep(0.05)
+
+
+def test_many_unary_calls_a_third_of_them_cancelled(server: Server) -> None:
+    ends: queue.Queue = queue.Queue()
+    before = bls_counters(server)
+    with grpcclient.InferenceServerClient(server.grpc) as client:
+        calls = [
+            client.async_infer(
+                "tensorrt_llm_bls",
+                inputs("Hi", 300),  # 1.5 s
+                callback=lambda result, error, n=number: ends.put((n, result, error)),
+            )
+            for number in range(150)
+        ]
+        time.sleep(0.3)
+        for number in range(0, 150, 3):
+            calls[number].cancel()
+        got = [ends.get(timeout=30) for _ in calls]
+    assert {n for n, _, error in got if error is not None} == set(range(0, 150, 3))
+    assert all(
+        result.as_numpy("directive_level") is not None for _, result, error in got if error is None
+    )
+    deadline = time.monotonic() + 10
+    while (cancelled := bls_counters(server) - before)[Counter.BLS_CANCELLED] < 50:
+        assert time.monotonic() < deadline, cancelled
+        time.sleep(0.05)
+    assert cancelled[Counter.BLS_REQUESTS] == 150
+    assert generate(server, "tensorrt_llm_bls")["status"] == 200
+    # Nothing is left in flight: a stopped one is over for the engine, the others are delivered.
+    assert not set(engine_phases(server)) & {Phase.OPENED, Phase.SCHEDULED, Phase.FIRST_TOKEN}
+
+
+def bls_counters(server: Server) -> np.ndarray:
+    return next(s for s in segments(server.shm) if s.role == Role.BLS).counters().astype(int)
 
 
 def test_what_has_ended_is_closed_in_the_ledger(server: Server) -> None:

@@ -52,7 +52,7 @@ class Desk:
     def __init__(
         self,
         *,
-        max_in_flight: int = 256,
+        max_in_flight: int = 24,
         poll_s: float = POLL_S,
         segment: Segment | None = None,
     ) -> None:

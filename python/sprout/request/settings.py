@@ -136,7 +136,8 @@ class BlsSettings:
     chain: str = "ensemble"  # the model that answers
     engine: str = "tensorrt_llm"  # the model that is told to stop
     outputs: tuple[str, ...] = ()  # names, from the model's own configuration
-    max_in_flight: int = 256  # more wait
+    # More wait. Fewer than the 32 threads that Triton has for inner requests: stops need some.
+    max_in_flight: int = 24
     shm_dir: Path | None = None  # None: nothing is counted
     node_id: int = 0
     stub_index: int = 0

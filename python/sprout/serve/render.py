@@ -19,6 +19,11 @@ from sprout.config import Config
 from sprout.errors import ConfigError
 from sprout.units import node_id
 
+# Unary calls that run at once. Each holds one of the Python backend's threads, and the stop of a
+# cancelled one needs another: with too few, stops would wait for the very calls that they end.
+BLS_MAX_IN_FLIGHT = 128
+BLS_THREAD_POOL = BLS_MAX_IN_FLIGHT + 16
+
 # fill_template.py's own
 _DEFAULTS = {"max_queue_size": "0", "max_queue_delay_microseconds": "0"}
 _BARE = re.compile(r"""^[^"#]*\$\{(\w+)\}""", re.MULTILINE)
@@ -50,6 +55,7 @@ def placeholder_values(
         "preprocessing_instance_count": cfg.triton.preprocessing_instances,
         "postprocessing_instance_count": 1,
         "bls_instance_count": 1,
+        "bls_max_in_flight": BLS_MAX_IN_FLIGHT,
         "tokenizer_dir": tokenizer_dir,
         "sprout_shm_dir": cfg.stack.shm,
         "sprout_node_id": node_id(cfg.agent.node or socket.gethostname()),

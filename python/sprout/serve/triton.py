@@ -17,7 +17,7 @@ from pathlib import Path
 from sprout.config import Config
 from sprout.serve import bundle, probes
 from sprout.serve.process import Process, log_tail, start_time
-from sprout.serve.render import placeholder_values, render, repository_source
+from sprout.serve.render import BLS_THREAD_POOL, placeholder_values, render, repository_source
 from sprout.serve.services import child_environment
 from sprout.serve.state import StackPaths, write_private
 from sprout.serve.supervisor import Service
@@ -183,6 +183,7 @@ def server_command(
         f"--backend-config=python,shm-region-prefix-name={region_prefix}",
         f"--backend-config=python,shm-default-byte-size={_REGION_BYTES}",
         f"--backend-config=python,shm-growth-byte-size={_GROWTH_BYTES}",
+        f"--backend-config=python,thread-pool-size={BLS_THREAD_POOL}",
     ]
 
 
