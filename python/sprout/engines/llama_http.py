@@ -16,7 +16,6 @@ from sprout.errors import EngineError, EngineUnavailable, PromptTooLong, Request
 log = logging.getLogger(__name__)
 
 _CONNECT_S = 2.0
-_KEEP_ALIVE_S = 3.0  # under the server's 5 s, so that it never hangs up on us first
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 0.5
 _CACHE = 1024
 
@@ -44,11 +43,9 @@ class LlamaHttp:
         self._http = httpx.AsyncClient(
             base_url=url,
             timeout=httpx.Timeout(stall_s, connect=_CONNECT_S, pool=None),
-            limits=httpx.Limits(
-                max_connections=connections,
-                max_keepalive_connections=connections,
-                keepalive_expiry=_KEEP_ALIVE_S,
-            ),
+            # No connection is used twice: the server hangs up on idle ones when it is busy, which
+            # can't be told from an engine that dies, and on loopback a new one costs 0.1 ms.
+            limits=httpx.Limits(max_connections=connections, max_keepalive_connections=0),
             trust_env=False,
         )
 
