@@ -39,4 +39,6 @@ def grams(value: float) -> str:
 
 def joules(value: float, estimated: bool | None) -> str:
     """3.21 J, with "estimated" where it comes from a model and not from a meter."""
+    if math.isnan(value):
+        return "joules unknown"
     return f"{value:.3g} J" + (" (estimated)" if estimated else "")

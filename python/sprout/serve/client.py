@@ -6,6 +6,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from math import nan
 from typing import Any, Self
 
 import numpy as np
@@ -23,8 +24,8 @@ class Receipt:
 
     level: int
     policy_version: int
-    energy_joules: float
-    carbon_g: float  # nan: no intensity was known
+    energy_joules: float  # nan: nothing was metered (no agent)
+    carbon_g: float  # nan: no joules, or no intensity was known
     intensity_g_per_kwh: float  # nan: unknown
 
 
@@ -107,9 +108,10 @@ class Client:
                 with contextlib.suppress(InferenceServerException):
                     self._client.stop_stream(cancel_requests=answer.receipt is None)
         except InferenceServerException as error:
-            # A connection that failed under `async_stream_infer` told the callback why.
-            first = next((e for _, e in _drained(results) if e is not None), error)
-            raise _translated(first, self._address) from None
+            if "no longer in valid state" in str(error):
+                # A connection that failed under `async_stream_infer` told the callback why.
+                error = next((e for _, e in _drained(results) if e is not None), error)
+            raise _translated(error, self._address) from None
         return answer
 
     @staticmethod
@@ -157,10 +159,10 @@ def _take(result: Any, answer: Answer, on_text: Callable[[str], None]) -> None:
     if "directive_level" in last:
         answer.receipt = Receipt(
             level=last.pop("directive_level"),
-            policy_version=last.pop("policy_version"),
-            energy_joules=last.pop("energy_joules"),
-            carbon_g=last.pop("carbon_grams"),
-            intensity_g_per_kwh=last.pop("carbon_intensity"),
+            policy_version=last.pop("policy_version", 0),
+            energy_joules=last.pop("energy_joules", nan),
+            carbon_g=last.pop("carbon_grams", nan),
+            intensity_g_per_kwh=last.pop("carbon_intensity", nan),
         )
     answer.extra.update(last)
 
