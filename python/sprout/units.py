@@ -20,7 +20,7 @@ def request_g(
     pue: float,
     embodied_g_per_s: float,
 ) -> float:
-    """Grams of CO2e of one request: C = CI * E * PUE + C_embodied / T_life * T (arXiv 2403.12900)."""
+    """Grams of CO2e of one request: CI * E * PUE + C_embodied / T_life * T (arXiv 2403.12900)."""
     return operational_g(joules, intensity_g_per_kwh, pue) + embodied_g_per_s * device_s
 
 
