@@ -47,6 +47,8 @@ class Recorder(ControlServicer):
         self.mute = False  # watchers are sent nothing at all
         self.refuse: dict[int, grpc.StatusCode] = {}  # by ticket: outcomes that are never taken
         self.refuse_status = False  # and with it every report
+        self.most = 10_000  # outcomes in a report
+        self.calls = 0  # reports, the refused ones too
         self.port = 0
         self._policy: pb.Policy | None = None
         self._changed = threading.Condition()
@@ -97,6 +99,9 @@ class Recorder(ControlServicer):
     def ReportOutcomes(  # noqa: N802
         self, request: pb.ReportOutcomesRequest, context: grpc.ServicerContext
     ) -> pb.ReportOutcomesResponse:
+        self.calls += 1
+        if len(request.outcomes) > self.most:
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "too large")
         if self.refuse_status:
             context.abort(grpc.StatusCode.INVALID_ARGUMENT, "status")
         for outcome in request.outcomes:

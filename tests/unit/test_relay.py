@@ -292,6 +292,29 @@ def test_a_refused_status_costs_no_outcome(rig: Rig) -> None:
     assert tickets(rig.control) == list(range(1, 26))
 
 
+@pytest.mark.parametrize("n", [1, 25])
+def test_a_busy_control_plane_is_given_time_and_costs_no_outcome(rig: Rig, n: int) -> None:
+    rig.control.refuse = dict.fromkeys(range(1, n + 1), grpc.StatusCode.RESOURCE_EXHAUSTED)
+    rig.spool.append(spooled(n))
+    for _ in range(6):
+        before = rig.control.calls
+        rig.reporter.report(rig.stop)
+        assert rig.control.calls == before + 1  # no hammering on who is busy
+    assert (len(rig.spool), rig.spool.dropped, rig.reporter.refused) == (n, 0, 0)
+    rig.control.refuse = {}
+    rig.reporter.report(rig.stop)
+    assert tickets(rig.control) == list(range(1, n + 1))
+
+
+def test_a_batch_that_is_too_large_gets_smaller(rig: Rig) -> None:
+    rig.control.most = 3
+    rig.spool.append(spooled(25))
+    for _ in range(20):
+        rig.reporter.report(rig.stop)
+    assert tickets(rig.control) == list(range(1, 26))
+    assert (rig.spool.dropped, rig.control.duplicates) == (0, 0)
+
+
 def test_a_failing_store_keeps_outcomes_here_and_the_watch_open(rig: Rig) -> None:
     rig.start(rig.watcher.run)
     rig.control.publish(make_policy(1))

@@ -230,7 +230,11 @@ def test_a_segment_that_vanished_is_still_drained(node: Node) -> None:
 
 def test_foreign_files_are_left_alone(node: Node) -> None:
     (node.tmp_path / "segment-zzzz").write_bytes(b"something else")
+    (node.tmp_path / "segment-ffff").write_bytes(b"of that name, but no segment")
     (node.tmp_path / "segment-0000").mkdir()
+    # How a segment is made where files can't be without a name: two names of one for a moment.
+    made = node.segment.path
+    made.with_name(f"{made.name}.123.new").hardlink_to(made)
     node.segment.count(Counter.REQUESTS, 3)
     node.drain.tick()
     node.drain.tick()

@@ -32,8 +32,8 @@ REPORT_TIMEOUT_S = 5.0
 SILENCE_FRACTION = 0.8
 # Reports in a row without an answer, after which the watch is opened anew too.
 UNANSWERED = 2
-# The control plane will never take these outcomes as they are.
-_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED)
+# Of what the node's status says of a policy: the control plane refuses texts over 1,024 characters.
+LONGEST_ERROR = 1000
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
@@ -86,7 +86,7 @@ class Watcher:
             self._board.publish(entry)
         except (PolicyError, ValueError) as error:  # ValueError: the board's own checks
             self.refused += 1
-            self.error = f"policy {version(policy)}: {error}"
+            self.error = f"policy {version(policy)}: {error}"[:LONGEST_ERROR]
             log.error("refused: %s", self.error)
             return
         self._silent_after = time.monotonic() + SILENCE_FRACTION * policy.ttl.ToNanoseconds() / 1e9
@@ -127,7 +127,7 @@ class Reporter:
         self._status = status
         self._node = node
         self._batch = batch
-        self._size = batch  # of the next batch; smaller after a refusal
+        self._size = batch  # of the next report; smaller after a refusal
         self._interval_s = interval_s
         self._unanswered = 0
         self.refused = 0  # outcomes that the control plane would not take
@@ -180,14 +180,19 @@ class Reporter:
     def _failed(self, error: grpc.RpcError, ids: list[int]) -> bool:
         """Whether to try again at once."""
         code = error.code()
-        if code in _REFUSED and len(ids) > 1:  # look for the one that is wrong, or a size that fits
-            self._size = len(ids) // 2
-            return True
-        if code is grpc.StatusCode.INVALID_ARGUMENT and ids and self._status_is_taken():
-            self.refused += 1
-            log.error("an outcome was refused and is dropped: %s", describe(error))
-            self._ack(ids, dropped=True)
-            return True
+        if code is grpc.StatusCode.INVALID_ARGUMENT:
+            if len(ids) > 1:  # look for the one that is wrong
+                self._size = len(ids) // 2
+                return True
+            if ids and self._status_is_taken():
+                self.refused += 1
+                log.error("an outcome was refused and is dropped: %s", describe(error))
+                self._ack(ids, dropped=True)
+                return True
+        elif code is grpc.StatusCode.RESOURCE_EXHAUSTED and ids:
+            # A message too large, or too many calls at once; it does not say which. Less the next
+            # time, but not at once, and nothing is dropped: neither is the outcomes' fault.
+            self._size = max(1, len(ids) // 2)
         if self._unanswered == 0:
             log.warning("report: %s; outcomes wait in the spool", describe(error))
         self._unanswered += 1

@@ -3,6 +3,7 @@
 
 import logging
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from sprout_ext.ledger import COUNTERS, SegmentReader
 
 log = logging.getLogger(__name__)
+
+# Nothing else of that beginning: a segment that is being made may have another name for a moment.
+NAME = re.compile(r"segment-[0-9a-f]{4}")
 
 FileKey = tuple[str, int]  # (name, inode): a name may come back
 
@@ -31,7 +35,7 @@ class Segments:
         """All segments; new ones are mapped, unlinked ones stay until they are retired."""
         try:
             with os.scandir(self._directory) as entries:
-                found = {(e.name, e.inode()) for e in entries if e.name.startswith("segment-")}
+                found = {(e.name, e.inode()) for e in entries if NAME.fullmatch(e.name)}
         except FileNotFoundError:  # `sprout down` was faster
             found = set()
         self._foreign &= found
