@@ -321,6 +321,44 @@ def test_pause_reaches_watchers_though_the_store_fails(
     asyncio.run(scenario())
 
 
+def test_policies_are_stored_when_the_store_is_back(
+    grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of them: outcomes of each are spooled by agents meanwhile, and count once they come."""
+
+    def fail(*_: object) -> None:
+        raise ControlError("disk full")
+
+    async def scenario() -> None:
+        loop, _ = await started(grid, store)
+        rows = []
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "add_policy", fail)
+            for g in (100.0, 300.0):
+                await loop.override(g, 600)
+                rows += outcomes(loop, 0, 7.0, int(g), 3)
+            assert loop.reasons() == {"policy": "policy can't be stored: disk full"}
+        await loop.step()
+        assert loop.reasons() == {}
+        store.add_outcomes(rows)
+        assert store.measured(1, loop._pack.hash, 100)[0].outcomes == 6
+
+    asyncio.run(scenario())
+
+
+def test_one_tasks_success_does_not_hide_anothers_failure(grid: Grid, store: Store) -> None:
+    async def fail() -> None:
+        raise RuntimeError("surprise")
+
+    async def scenario() -> None:
+        loop, feed = make(grid, store)
+        await loop._guarded("loop", fail())
+        await loop._guarded("poll", feed.poll())
+        assert list(loop.reasons()) == ["loop"]
+
+    asyncio.run(scenario())
+
+
 def test_a_late_retry_does_not_undo_a_newer_wish(
     grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -441,7 +479,7 @@ def test_run_survives_whatever_a_look_raises(
             patch.setattr(feed, "range", fail)
             task = asyncio.create_task(loop.run())
             await until(lambda: "loop" in loop.reasons())
-            assert loop.reasons()["loop"] == "the control loop fails: RuntimeError"
+            assert loop.reasons()["loop"] == "the control loop fails (loop): RuntimeError"
             assert loop.publisher.policy() is None
         await until(lambda: loop.publisher.policy() is not None)
         await until(lambda: loop.reasons() == {})

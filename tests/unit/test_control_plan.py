@@ -57,6 +57,16 @@ def test_pause_is_l0_whatever_else() -> None:
         assert made.active_constraint == "paused"
 
 
+def test_pause_asks_no_solver(monkeypatch: pytest.MonkeyPatch) -> None:
+    from sprout.optimize import lp
+
+    def broken(*_: object) -> None:
+        raise OSError("solver")
+
+    monkeypatch.setattr(lp, "solve", broken)
+    assert plan(replace(inputs(), paused=True)).shares == (1, 0, 0)
+
+
 def test_infeasible_is_l0_and_degraded(monkeypatch: pytest.MonkeyPatch) -> None:
     from sprout.errors import InfeasibleError
     from sprout.optimize import lp

@@ -32,6 +32,7 @@ RENEWALS_PER_TTL = 3
 PRUNE_S = 600.0
 RETRY_S = 15.0  # a remote source that failed is asked again after this, or `poll_s` if shorter
 DAY_S = 86_400.0
+MAX_UNSAVED = 1000  # policies, about 1 MB
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,9 @@ class Loop:
         stored = store.setting("override")
         self._override = None if stored is None else Override(*stored)
         self._unstored: dict[str, tuple[Callable[[], Any], str]] = {}
-        self._failure: str | None = None
+        # Published, not stored yet, by version. Their outcomes come late, and need them to count.
+        self._unsaved: dict[int, tuple[int, int, int, float, bytes]] = {}
+        self._failures: dict[str, str] = {}  # by task
         self._plan: Plan | None = None  # what the policy in force was made from
         self.started_at = wall()
         # Above every epoch before it, even if the clock was set back in between.
@@ -83,9 +86,7 @@ class Loop:
             kinds = ("infeasible", "solver")
             found.update({k: self._plan.degraded[k] for k in kinds if k in self._plan.degraded})
         found.update({what: reason for what, (_, reason) in self._unstored.items()})
-        if self._failure is not None:
-            found["loop"] = self._failure
-        return found
+        return found | self._failures
 
     # --- operators ---------------------------------------------------------------------------
 
@@ -122,19 +123,19 @@ class Loop:
 
     async def run(self) -> None:
         """Until cancelled. A failure is a reason, never the end."""
-        await self._guarded(asyncio.to_thread(self._feed.restore))
+        await self._guarded("poll", asyncio.to_thread(self._feed.restore))
         if self._pause is not None:
             await self._store_policy(self._publish("start"))
         # A remote source may take its time-out; what was stored will do until it has answered.
         if self._feed.last() is None or not self._feed.source.remote:
-            await self._guarded(self._feed.poll())
+            await self._guarded("poll", self._feed.poll())
         control = self._config.control
         pause_s = min(control.interval_s, control.ttl_s / (2 * RENEWALS_PER_TTL))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._poll_forever())
             tasks.create_task(self._prune_forever())
             while True:
-                await self._guarded(self.step())
+                await self._guarded("loop", self.step())
                 await asyncio.sleep(pause_s)
 
     async def step(self) -> None:
@@ -169,7 +170,7 @@ class Loop:
         while True:
             failing = self._feed.last() is None or "feed" in self._feed.reasons()
             await asyncio.sleep(failing_s if failing else usual_s)
-            await self._guarded(self._feed.poll())
+            await self._guarded("poll", self._feed.poll())
 
     async def _prune_forever(self) -> None:
         while True:
@@ -181,16 +182,16 @@ class Loop:
         older = self._wall() - control.retention_days * DAY_S
         self._store.prune(older, control.retention_outcomes)
 
-    async def _guarded(self, work: Awaitable[None]) -> None:
+    async def _guarded(self, task: str, work: Awaitable[None]) -> None:
         try:
             await work
-            self._failure = None
+            self._failures.pop(task, None)
         except SproutError as error:
-            LOG.error("control loop: %s", error)
-            self._failure = f"the control loop fails: {error}"
+            LOG.error("control loop, %s: %s", task, error)
+            self._failures[task] = f"the control loop fails ({task}): {error}"
         except Exception as error:
-            LOG.exception("control loop")
-            self._failure = f"the control loop fails: {type(error).__name__}"
+            LOG.exception("control loop, %s", task)
+            self._failures[task] = f"the control loop fails ({task}): {type(error).__name__}"
 
     # --- decide ------------------------------------------------------------------------------
 
@@ -251,9 +252,16 @@ class Loop:
         )
 
     async def _store_policy(self, policy: pb.Policy) -> None:
-        row = (policy.epoch, messages.version(policy), policy.pack_hash, self._wall())
-        body = policy.SerializeToString()
-        await self._keep("policy", lambda: self._store.add_policy(*row, body))
+        number, body = messages.version(policy), policy.SerializeToString()
+        self._unsaved[number] = (policy.epoch, number, policy.pack_hash, self._wall(), body)
+        while len(self._unsaved) > MAX_UNSAVED:
+            del self._unsaved[next(iter(self._unsaved))]
+        await self._keep("policy", self._store_policies)
+
+    def _store_policies(self) -> None:
+        for number, row in list(self._unsaved.items()):
+            self._store.add_policy(*row)
+            self._unsaved.pop(number, None)
 
     async def _keep(self, what: str, write: Callable[[], Any]) -> None:
         """Write to the store; where that fails, say so and try again at the next look."""

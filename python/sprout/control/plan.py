@@ -110,10 +110,9 @@ LIMITS = {
 def plan(inputs: Inputs) -> Plan:
     """Solve; L0 alone where that can't be done, with the reason in `degraded`."""
     k0, profile = inputs.intensity_g_per_kwh, inputs.profile
-    l0_alone = (1.0, *(0.0 for _ in profile[1:]))
+    active, shares = "no intensity", (1.0, *(0.0 for _ in profile[1:]))
     degraded: dict[str, str] = {}
     if k0 is None:
-        active, shares = "no intensity", l0_alone
         fraction, relative, basis = 0.0, 1.0, inputs.within.basis
         costs = [math.nan for _ in profile]
     else:
@@ -129,9 +128,10 @@ def plan(inputs: Inputs) -> Plan:
             )
             for p in profile
         ]
+    if inputs.paused:  # the kill switch depends on no solver
+        active = "paused"
+    elif k0 is not None:
         active, shares = _solve(costs, profile, relative, degraded)
-    if inputs.paused:
-        active, shares = "paused", l0_alone
     q0 = profile[0].preference
     preference = math.fsum(p.preference * x for p, x in zip(profile, shares, strict=True))
     return Plan(
