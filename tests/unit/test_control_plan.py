@@ -109,10 +109,11 @@ def test_lines_say_what_limits_and_what_it_is_based_on() -> None:
         "L0 66.7 %  L1 33.3 %  L2 0.0 %",
         "200.0 g/kWh",
         "100.0 to 300.0 g/kWh, test; position 0.50",
-        "95.0 % of L0's preference",
+        "95.0 % of L0's preference (prior, not this model; xi 0.1)",
+        "at 95.0 % of L0's preference (prior, not this model)",
         "the floor costs carbon",
         "saves 22.2 %",
-        "prior, not this model",
+        "preference 0.4 (prior, not this model)",
         "2 % of all requests get L0 for comparison",
     ):
         assert part in text

@@ -157,6 +157,7 @@ def test_get_and_watch_agree(stub: control_pb2_grpc.ControlStub) -> None:
     assert got.pack == "explicit"
     assert got.intensity.g_per_kwh == 300
     assert got.explanation.range_basis.startswith("configured fraction: ")
+    assert got.explanation.preference_basis == "prior, not this model"
     assert 0 < got.ttl.seconds < 900
 
 

@@ -66,6 +66,7 @@ def explanation(plan: Plan, trigger: str, pause_reason: str) -> pb.Explanation:
         degraded=list(plan.degraded.values()),
         trigger=trigger,
         pause_reason=pause_reason,
+        preference_basis=plan.preference_basis,
     )
 
 

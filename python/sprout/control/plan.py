@@ -57,6 +57,11 @@ class Plan:
     def saving_percent(self) -> float:
         return 100 * self.saving_g / self.expected_l0_g if self.expected_l0_g > 0 else 0.0
 
+    @property
+    def preference_basis(self) -> str:
+        """What q rests on, and with it floor, shares and expected preference."""
+        return ", ".join(dict.fromkeys(p.preference_basis for p in self.profile))
+
     def lines(self) -> list[str]:
         """For people: what is served, what limits it, what it is expected to save."""
         mix = "  ".join(
@@ -68,7 +73,8 @@ class Plan:
             f"mix         {mix}",
             f"intensity   {'unknown' if k0 is None else f'{k0:.1f} g/kWh'}",
             f"range       {self._range()}",
-            f"floor       {100 * self.floor:.1f} % of L0's preference (xi {self.xi:g})",
+            f"floor       {100 * self.floor:.1f} % of L0's preference "
+            f"({self.preference_basis}; xi {self.xi:g})",
             f"limited by  {LIMITS.get(self.active_constraint, self.active_constraint)}",
         ]
         if not math.isnan(self.expected_g):
@@ -76,7 +82,7 @@ class Plan:
                 f"expected    {1e3 * self.expected_g:.3g} mg per request, "
                 f"{1e3 * self.expected_l0_g:.3g} mg at L0: saves {self.saving_percent:.1f} % "
                 f"({1e3 * self.saving_g:.3g} mg) at {100 * self.expected_preference:.1f} % of "
-                "L0's preference"
+                f"L0's preference ({self.preference_basis})"
             )
         for p in self.profile:
             meter = ", estimated" if p.energy_estimated else ""

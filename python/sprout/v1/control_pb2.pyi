@@ -120,7 +120,7 @@ class Intensity(_message.Message):
     def __init__(self, g_per_kwh: _Optional[float] = ..., zone: _Optional[str] = ..., source: _Optional[str] = ..., factor_type: _Optional[_Union[FactorType, str]] = ..., signal: _Optional[_Union[Signal, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated: _Optional[bool] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason")
+    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason", "preference_basis")
     K0_MIN_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     K0_MAX_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     RANGE_BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -135,6 +135,7 @@ class Explanation(_message.Message):
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
     PAUSE_REASON_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCE_BASIS_FIELD_NUMBER: _ClassVar[int]
     k0_min_g_per_kwh: float
     k0_max_g_per_kwh: float
     range_basis: str
@@ -149,7 +150,8 @@ class Explanation(_message.Message):
     degraded: _containers.RepeatedScalarFieldContainer[str]
     trigger: str
     pause_reason: str
-    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ...) -> None: ...
+    preference_basis: str
+    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ..., preference_basis: _Optional[str] = ...) -> None: ...
 
 class LevelProfile(_message.Message):
     __slots__ = ("level", "energy_joules", "device_seconds", "preference", "energy_basis", "preference_basis", "outcomes", "mean_output_tokens", "energy_estimated")

@@ -76,7 +76,7 @@ class ControlServicer:
     """Missing associated documentation comment in .proto file."""
 
     def GetPolicy(self, request, context):
-        """The policy in force. FAILED_PRECONDITION while there has never been one.
+        """The policy in force. FAILED_PRECONDITION while there is none.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
