@@ -2,12 +2,13 @@
 """Configuration: `sprout.toml`, then `SPROUT_*` environment, then flags; the last one wins.
 
 Environment: `SPROUT_<SECTION>__<KEY>`, e.g. `SPROUT_CONTROL__XI=0.2`; lists as comma-separated text
-there and in flags. Unknown keys are errors that
-name the nearest right one. Secrets are given by file and never printed.
+there and in flags. Unknown keys are errors that name the nearest right one. Secrets are given by
+file and never printed.
 """
 
 import difflib
 import os
+import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from sprout.errors import ConfigError
+from sprout.errors import ConfigError, StackError
 
 ENV_PREFIX = "SPROUT_"
 # Environment variables that belong to Sprout but are no setting of the stack.
@@ -23,7 +24,9 @@ ENV_RESERVED = {"SPROUT_CONFIG", "SPROUT_DATA"}
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, validate_default=True, allow_inf_nan=False
+    )
 
 
 class StackConfig(Section):
@@ -98,7 +101,7 @@ class EnergyConfig(Section):
 
 
 class AgentConfig(Section):
-    node: str = ""  # default: the host name
+    node: str = Field("", max_length=253)  # default: the host name
     tick_s: float = Field(0.1, gt=0)
     report_interval_s: float = Field(1.0, gt=0)
     batch: int = Field(500, ge=1, le=10_000)
@@ -121,7 +124,7 @@ class ControlConfig(Section):
     port: int = Field(8003, ge=0, le=65535)
     tls: TlsConfig = TlsConfig()
     xi: float = Field(0.1, ge=0, le=1)  # the most normalised preference that may be given up
-    ttl_s: float = Field(900, gt=0)
+    ttl_s: float = Field(900, gt=0, le=7 * 86_400)  # agents refuse more
     interval_s: float = Field(5, gt=0)  # how often inputs are looked at
     republish_s: float = Field(3600, gt=0)  # at least this often
     republish_intensity_g_per_kwh: float = Field(5, ge=0)  # moved by more: solve again
@@ -174,6 +177,22 @@ class Config(Section):
     carbon: CarbonConfig = CarbonConfig()
 
 
+def private_folder(folder: Path) -> None:
+    """Make a folder of this user alone, or see to it that it is one.
+
+    StackError where it can't be made or is somebody else's: /dev/shm is open to all, and a folder
+    that another user put there is a trap.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.lstat()
+    except OSError as error:
+        raise StackError(f"can't make {folder}: {error.strerror}") from None
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
+        raise StackError(f"{folder} is not a folder of this user; remove it")
+    folder.chmod(0o700)
+
+
 def load(
     path: Path | None = None,
     *,
@@ -215,7 +234,7 @@ def _read_toml(path: Path | None, environ: Mapping[str, str]) -> dict[str, Any]:
         return tomllib.loads(path.read_text())
     except OSError as error:
         raise ConfigError(f"can't read {path}: {error.strerror}") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from None
 
 

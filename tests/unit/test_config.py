@@ -1,12 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Precedence, unknown keys, and the round trip that a stack's processes rely on."""
 
+import os
 from pathlib import Path
 
 import pytest
 
-from sprout.config import Config, load
-from sprout.errors import ConfigError
+from sprout.config import Config, load, private_folder
+from sprout.errors import ConfigError, StackError
 from sprout.serve.state import dump_toml
 
 
@@ -44,6 +45,9 @@ def test_sprout_toml_here_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             r"unknown key control\.tls\.certficate; did you mean control\.tls\.certificate\?",
         ),
         ({"control.xi": "1", "control.xi.low": "1"}, "xi is a value, not a section"),
+        ({"control.ttl_s": "inf"}, r"control\.ttl_s: .*finite"),
+        ({"control.ttl_s": "604801"}, r"control\.ttl_s: .*less than or equal"),
+        ({"control.xi": "nan"}, r"control\.xi"),
         ({"control.xi": "2"}, r"control\.xi: .*less than or equal to 1"),
         ({"engine.kind": "gpt"}, r"engine\.kind"),
         ({"stack.name": "Has Space"}, r"stack\.name"),
@@ -65,6 +69,29 @@ def test_broken_toml_is_told_apart(tmp_path: Path) -> None:
     file.write_text("[control\n")
     with pytest.raises(ConfigError, match=r"sprout\.toml"):
         load(file, environ={})
+
+
+def test_a_file_that_is_no_text_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "sprout.toml"
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=r"sprout\.toml"):
+        load(file, environ={})
+
+
+def test_a_private_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = tmp_path / "a" / "b"
+    private_folder(mine)
+    mine.chmod(0o777)
+    private_folder(mine)
+    assert mine.stat().st_mode & 0o777 == 0o700
+    (tmp_path / "link").symlink_to(mine)
+    (tmp_path / "file").touch()
+    for name in ("link", "file", "file/below"):
+        with pytest.raises(StackError, match=name):
+            private_folder(tmp_path / name)
+    monkeypatch.setattr(os, "getuid", lambda: mine.stat().st_uid + 1)
+    with pytest.raises(StackError, match="not a folder of this user"):
+        private_folder(mine)
 
 
 @pytest.mark.parametrize("where", ["environ", "flags"])

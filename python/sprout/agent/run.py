@@ -17,7 +17,7 @@ from sprout.agent.drain import Drain
 from sprout.agent.policy import boottime_ns
 from sprout.agent.relay import Reporter, Watcher
 from sprout.agent.spool import Spool
-from sprout.config import Config
+from sprout.config import Config, private_folder
 from sprout.directives import pack
 from sprout.energy.meters import Meter, meter
 from sprout.errors import StackError
@@ -43,12 +43,12 @@ def node_name(cfg: Config) -> str:
 def serve(cfg: Config, *, stop: threading.Event | None = None) -> None:
     """Be this node's agent until SIGTERM, SIGINT or `stop`.
 
-    Raises StackError if the node has an agent already, or if a part of this one died: better a
-    process that its supervisor restarts than one that lives by half.
+    Raises StackError if a folder is another user's, if the node has an agent already, or if a part
+    of this one died: better a process that its supervisor restarts than one that lives by half.
     """
     stop = stop or threading.Event()
     for directory in (cfg.stack.state, cfg.stack.shm):
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_folder(directory)
     with ExitStack() as exits:
         exits.enter_context(only_one(cfg.stack.state / LOCK))
         exits.enter_context(told_to_stop(stop))

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sprout.carbon import Feed, make_source
-from sprout.config import Config
+from sprout.config import Config, private_folder
 from sprout.control.loop import Loop
 from sprout.control.server import Server
 from sprout.control.service import Service
@@ -49,10 +49,7 @@ async def _until_signalled(config: Config) -> None:
 async def run(config: Config, stop: asyncio.Event) -> None:
     """Serve until `stop` is set. Raises as `serve` does."""
     state = config.stack.state
-    try:
-        state.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        raise StackError(f"can't make {state}: {error.strerror}") from None
+    private_folder(state)
     with _sole(state / "control.lock"):
         (state / "control.port").unlink(missing_ok=True)  # of one that was killed
         store = Store(state / "control.sqlite")
