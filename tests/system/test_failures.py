@@ -1,0 +1,318 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Never worse than without us: each process killed under load, and what a client sees of it.
+
+Every test names what is killed and what must follow. The processes are real.
+"""
+
+import contextlib
+import os
+import signal
+import sqlite3
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sprout.config import Config, load
+from sprout.errors import EngineError, EngineUnavailable
+from sprout.serve.background import BackgroundStack
+from sprout.serve.client import Answer, Client
+from sprout_ext.ledger import COUNTERS, segments
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+
+PROMPT = "Tell me about the sea."
+BACK_S = 15.0  # a dead stub, engine or server: service again within this
+
+
+def config(tmp_path: Path, name: str, **flags: object) -> Config:
+    settings: dict[str, object] = {
+        "stack.name": f"{name}-{os.getpid()}",
+        "stack.state_dir": str(tmp_path / "state"),
+        "triton.http_port": 0,
+        "triton.grpc_port": 0,
+        "triton.metrics_port": 0,
+        "control.port": 0,
+        "carbon.source": "constant",
+        "carbon.constant_g_per_kwh": 300.0,
+        "engine.kind": "echo",
+        "control.interval_s": 0.5,
+        "control.control_share": 0.0,
+        "agent.abandoned_after_s": 1.0,
+        "agent.report_interval_s": 0.2,
+    }
+    return load(flags={**settings, **{key.replace("__", "."): v for key, v in flags.items()}})
+
+
+@pytest.fixture(scope="module")
+def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundStack]:
+    """A stack with the echo engine at 50 tokens/s: a stream lasts as long as it is asked."""
+    cfg = config(tmp_path_factory.mktemp("echo"), "fail-echo", engine__echo_tokens_per_s=50.0)
+    with BackgroundStack(cfg) as stack:
+        yield stack
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundStack]:
+    """A stack with the embedded engine."""
+    cfg = config(tmp_path_factory.mktemp("real"), "fail-real", engine__kind="llama_cpp")
+    with BackgroundStack(cfg) as stack:
+        yield stack
+
+
+def pid(stack: BackgroundStack, name: str) -> int:
+    return int(stack.state()["processes"][name]["pid"] or 0)
+
+
+def kill(pid_: int) -> None:
+    os.kill(pid_, signal.SIGKILL)
+
+
+def wait(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
+    """Seconds that it took."""
+    start = time.monotonic()
+    while not condition():
+        if time.monotonic() - start > timeout_s:
+            pytest.fail(f"{what}: not within {timeout_s:g} s")
+        time.sleep(0.05)
+    return time.monotonic() - start
+
+
+def ask(stack: BackgroundStack, text: str = PROMPT, **options: object) -> Answer:
+    with Client(stack.endpoint("grpc")) as client:
+        return client.ask(text, **{"max_tokens": 8, **options})  # type: ignore[arg-type]
+
+
+def serves(stack: BackgroundStack) -> bool:
+    with contextlib.suppress(EngineError):
+        return ask(stack, timeout_s=5.0).output_tokens > 0
+    return False
+
+
+def counters(stack: BackgroundStack) -> dict[str, int]:
+    """Of the living stubs, summed."""
+    total = np.zeros(32, np.uint64)
+    for segment in segments(stack.paths.shm):
+        total += segment.counters()
+    return dict(zip(COUNTERS, total.tolist(), strict=False))
+
+
+def open_flights(stack: BackgroundStack) -> int:
+    return sum(len(segment.scan()) for segment in segments(stack.paths.shm))
+
+
+def outcomes(stack: BackgroundStack) -> int:
+    """Stored by the control plane, without Sprout's own probes."""
+    with contextlib.closing(sqlite3.connect(stack.paths.state / "control.sqlite")) as db:
+        return int(db.execute("select count(*) from outcomes where not flags & 64").fetchone()[0])
+
+
+class Load:
+    """Clients that ask one after the other until the block ends; keeps what they got."""
+
+    def __init__(self, stack: BackgroundStack, clients: int = 3, max_tokens: int = 5) -> None:
+        self._stack, self._clients, self._max_tokens = stack, clients, max_tokens
+        self._stop = threading.Event()
+        self.answers: list[Answer] = []
+        self.errors: list[str] = []
+
+    def _client(self) -> None:
+        with Client(self._stack.endpoint("grpc")) as client:
+            while not self._stop.is_set():
+                try:
+                    answer = client.ask(PROMPT, max_tokens=self._max_tokens, timeout_s=20)
+                    self.answers.append(answer)
+                except EngineError as error:
+                    self.errors.append(str(error))
+
+    def __enter__(self) -> "Load":
+        self._threads = [threading.Thread(target=self._client) for _ in range(self._clients)]
+        for thread in self._threads:
+            thread.start()
+        wait(lambda: len(self.answers) >= self._clients, 30, "first answers")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+# --- control plane and agent: clients notice nothing ------------------------------------------
+
+
+def test_control_plane_killed_no_request_fails_and_no_outcome_is_lost(
+    echo: BackgroundStack,
+) -> None:
+    before = outcomes(echo)
+    with Load(echo) as load_:
+        victim = pid(echo, "control")
+        kill(victim)
+        wait(
+            lambda: pid(echo, "control") not in (victim, 0) and echo.state()["ready"],
+            20,
+            "control back",
+        )
+        during = len(load_.answers)
+        wait(lambda: len(load_.answers) > during + 5, 20, "answers after")
+    assert load_.errors == []
+    assert all(answer.receipt is not None for answer in load_.answers)
+    # Every answer's outcome arrives, and none twice: the count is exact.
+    wait(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
+    time.sleep(1)
+    assert outcomes(echo) - before == len(load_.answers)
+
+
+def test_agent_killed_no_request_fails_and_no_outcome_is_lost(echo: BackgroundStack) -> None:
+    wait(lambda: open_flights(echo) == 0, 20, "a quiet ledger")
+    before = outcomes(echo)
+    with Load(echo) as load_:
+        for _ in range(2):
+            victim = pid(echo, "agent")
+            kill(victim)
+            wait(
+                lambda v=victim: pid(echo, "agent") not in (v, 0) and echo.state()["ready"],
+                20,
+                "agent back",
+            )
+    assert load_.errors == []
+    wait(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
+    time.sleep(1)
+    assert outcomes(echo) - before == len(load_.answers)
+
+
+def test_expired_policy_serves_l0_and_says_so(tmp_path: Path) -> None:
+    """ttl 2 s, control plane stopped (SIGSTOP): answers go on at L0, fallbacks are counted."""
+    cfg = config(tmp_path, "fail-ttl", control__ttl_s=2.0)
+    with BackgroundStack(cfg) as stack:
+        wait(lambda: (ask(stack).receipt or None) is not None, 10, "answer")
+        wait(lambda: ask(stack).receipt.policy_version > 0, 10, "policy")  # type: ignore[union-attr]
+        control = pid(stack, "control")
+        os.kill(control, signal.SIGSTOP)
+        try:
+            wait(lambda: ask(stack).receipt.policy_version == 0, 10, "expiry")  # type: ignore[union-attr]
+            answer = ask(stack)
+            assert answer.receipt is not None
+            assert answer.receipt.level == 0
+            assert counters(stack)["policy_expired"] >= 1
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(control, signal.SIGCONT)
+        wait(lambda: ask(stack).receipt.policy_version > 0, 30, "a policy again")  # type: ignore[union-attr]
+
+
+# --- engine ------------------------------------------------------------------------------------
+
+
+def test_engine_killed_idle_is_served_after_its_restart(real: BackgroundStack) -> None:
+    assert serves(real)
+    victim = pid(real, "engine")
+    kill(victim)
+    # The next request may wait for the restart, but it is served.
+    answer = ask(real, timeout_s=BACK_S)
+    assert answer.output_tokens > 0
+    assert pid(real, "engine") != victim
+
+
+def test_engine_killed_busy_ends_streams_with_a_clear_error(real: BackgroundStack) -> None:
+    started, errors = threading.Barrier(4, timeout=30), []
+
+    def stream() -> None:
+        first = threading.Event()
+
+        def on_text(_: str) -> None:
+            if not first.is_set():
+                first.set()
+                started.wait()
+
+        try:
+            ask(
+                real,
+                "Count from one to five hundred.",
+                max_tokens=600,
+                on_text=on_text,
+                options={"min_tokens": 500},
+                timeout_s=60,
+            )
+        except EngineError as error:
+            errors.append(str(error))
+
+    with ThreadPoolExecutor(3) as pool:
+        futures = [pool.submit(stream) for _ in range(3)]
+        started.wait()
+        victim = pid(real, "engine")
+        kill(victim)
+        for future in futures:
+            future.result(60)
+    assert len(errors) == 3
+    assert all("engine" in error for error in errors)
+    took = wait(lambda: serves(real), BACK_S, "service after the engine's death")
+    assert took < BACK_S
+    wait(lambda: open_flights(real) == 0, 20, "no flight leaked")
+
+
+# --- Triton's stubs ----------------------------------------------------------------------------
+
+
+def stub_of(stack: BackgroundStack, model: str) -> int:
+    """Pid of a model's stub: its name stands in the stub's command line."""
+    for stub in stack.state()["processes"]["triton"]["stubs"]:
+        arguments = Path(f"/proc/{stub}/cmdline").read_bytes().split(b"\0")
+        if any(f"/{model}/".encode() in argument for argument in arguments):
+            return int(stub)
+    pytest.fail(f"no stub of {model}")
+
+
+@pytest.mark.parametrize(
+    "model", ["preprocessing", "tensorrt_llm", "postprocessing", "tensorrt_llm_bls"]
+)
+def test_stub_killed_service_is_back(echo: BackgroundStack, model: str) -> None:
+    """Open streams end with UNAVAILABLE, Triton is restarted, service is back within 15 s."""
+    ended: list[Exception] = []
+    first = threading.Event()
+
+    def stream() -> None:
+        try:
+            ask(echo, max_tokens=1500, on_text=lambda _: first.set(), timeout_s=60)
+        except EngineError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=stream)
+    thread.start()
+    assert first.wait(20)
+    kill(stub_of(echo, model))
+    killed = time.monotonic()
+    thread.join(BACK_S)
+    assert not thread.is_alive(), "the stream hangs"
+    assert [type(error) for error in ended] == [EngineUnavailable]
+    wait(lambda: serves(echo), BACK_S - (time.monotonic() - killed), "service")
+    wait(lambda: open_flights(echo) == 0, 20, "flights of the dead are reclaimed")
+    wait(lambda: bool(echo.state().get("ready")), 20, "ready again")
+
+
+# --- cancellation --------------------------------------------------------------------------------
+
+
+def test_200_streams_a_third_cancelled_through_the_ensemble(echo: BackgroundStack) -> None:
+    """What an ensemble can't stop runs to its end and is counted; nothing leaks."""
+    before = outcomes(echo)
+
+    def one(index: int) -> bool:
+        with Client(echo.endpoint("grpc")) as client:
+            if index % 3:
+                return client.ask(PROMPT, max_tokens=40, timeout_s=120).output_tokens == 40
+            with contextlib.suppress(EngineError):
+                # Gives up after its time, which closes and cancels the stream.
+                client.ask(PROMPT, max_tokens=40, timeout_s=0.4)
+            return True
+
+    with ThreadPoolExecutor(200) as pool:
+        assert all(pool.map(one, range(200)))
+    wait(lambda: open_flights(echo) == 0, 60, "no flight leaked")
+    wait(lambda: outcomes(echo) - before >= 133, 30, "outcomes")
+    assert serves(echo)
