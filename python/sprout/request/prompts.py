@@ -40,6 +40,8 @@ class Prompter:
         self._tokenizer = tokenizer
         self._template = _template(chat_template, tokenizer)
         self._accept_rendered = accept_rendered
+        for tag in self._template.tags:  # before any text is encoded
+            tokenizer.tag(tag)
         nothing = np.empty(0, np.int32)
         self._prefix = tokenizer.prefix if add_special_tokens else nothing
         self._suffix = tokenizer.suffix if add_special_tokens else nothing

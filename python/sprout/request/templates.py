@@ -55,6 +55,8 @@ class Frame:
 class Template(Protocol):
     """A family of chat templates. `directive` None is L0: the model's own behaviour."""
 
+    tags: tuple[Tag, ...]  # every special token that it writes
+
     def frame(self, directive: Directive | None) -> Frame:
         """Of a single user turn."""
 
@@ -69,6 +71,7 @@ class ChatML:
     """`<|im_start|>role\\ncontent<|im_end|>\\n` … The tags are special tokens."""
 
     START, END = Tag("<|im_start|>"), Tag("<|im_end|>")
+    tags: tuple[Tag, ...] = (START, END)
     _HEADS = tuple((role, "\n") for role in ("system", "user", "assistant", "tool"))
     _TAG = re.compile(r"<\|im_(?:start|end)\|>")
 
@@ -117,6 +120,7 @@ class Llama2:
     """
 
     BOS, EOS = Tag("<s>"), Tag("</s>")
+    tags: tuple[Tag, ...] = (BOS, EOS)
     _TAG = re.compile(r"<s>|</s>|\[INST\]|\[/INST\]|<<SYS>>|<</SYS>>")
     # A tag is undone by one space behind its first bracket(s); nothing is taken away, so that
     # what is left can't close up to form another one.
@@ -165,6 +169,8 @@ class Llama2:
 
 class Raw:
     """No template: the directive is a line in front of the text."""
+
+    tags: tuple[Tag, ...] = ()
 
     def frame(self, directive: Directive | None) -> Frame:
         return Frame((), "" if directive is None else f"{directive.text}\n", "", ())

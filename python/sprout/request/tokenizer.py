@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as Encoder
 
 from sprout.chat import DEFAULT_SYSTEM_KEY, default_system_prompt
@@ -41,6 +42,7 @@ class Tokenizer:
             template = {entry["name"]: entry["template"] for entry in template}.get("default")
         self.chat_template: str | None = template
         self._config = config
+        self._tags: dict[str, Ids] = {}
         self.prefix, self.suffix = self._around()
         self.eos_id = self._named_id("eos_token")
         # As the stock model does: without a pad token, the end token pads.
@@ -62,14 +64,20 @@ class Tokenizer:
         return default_system_prompt(self.chat_template)
 
     def tag(self, tag: str) -> Ids:
-        """The id of one special token, shape (1,). PrerequisiteError if there is no such token."""
-        found = self._encoder.token_to_id(tag)
-        if found is None:
-            raise PrerequisiteError(
-                f"the tokenizer has no token {tag!r}, which the chat template needs:"
-                " choose another sprout_chat_template"
-            )
-        return np.array([found], np.int32)
+        """The id of one special token, shape (1,). PrerequisiteError if there is no such token.
+
+        From its first use on, text can't spell it, even if the checkpoint calls it an ordinary one.
+        """
+        if tag not in self._tags:
+            found = self._encoder.token_to_id(tag)
+            if found is None:
+                raise PrerequisiteError(
+                    f"the tokenizer has no token {tag!r}, which the chat template needs:"
+                    " choose another sprout_chat_template"
+                )
+            self._encoder.add_special_tokens([AddedToken(tag, special=True, normalized=False)])
+            self._tags[tag] = np.array([found], np.int32)
+        return self._tags[tag]
 
     def pieces(self, parts: Sequence[Part]) -> list[Piece]:
         """Parts with their tags turned into ids; the text is left as it is."""
