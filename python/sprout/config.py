@@ -154,7 +154,7 @@ class CarbonConfig(Section):
     factor_type: Literal["direct", "lifecycle"] = "lifecycle"
     trace_start: str | None = None  # ISO time in the trace to start from; default: its first row
     trace_speed: float = Field(1.0, gt=0)  # trace seconds per wall second
-    poll_s: float = Field(300, gt=0)
+    poll_s: float = Field(300, gt=0)  # of a remote source; others are read at each look
     timeout_s: float = Field(10, gt=0)
     max_age_s: float = Field(7200, gt=0)  # older: degraded
     gb_url: str = "https://api.carbonintensity.org.uk"

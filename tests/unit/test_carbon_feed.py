@@ -227,6 +227,39 @@ def test_whole_trace_needs_a_trace(source: Scripted, store: Store) -> None:
         feed_of(source, store, "trace")
 
 
+def test_an_accelerated_trace_is_not_stale_between_two_looks(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    start = datetime(2023, 1, 1, tzinfo=UTC)
+    rows = "".join(f"{(start + timedelta(hours=h)).isoformat()},{h}\n" for h in range(100))
+    path.write_text("datetime_utc,gco2_per_kwh_direct\n" + rows)
+    seconds = [0.0]
+    source = TraceSource(
+        path, zone="NL", factor_type="direct", speed=3600, monotonic=lambda: seconds[0]
+    )
+    feed = feed_of(source, store)
+    for second in (0, 5, 10):
+        seconds[0] = second
+        poll(feed)
+        seconds[0] += 4.9
+        assert feed.reasons() == {}
+
+
+def test_a_history_that_was_not_kept_is_asked_for_again(
+    source: Scripted, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: object) -> None:
+        raise ControlError("disk full")
+
+    source.past = [at(-h, 100 + h) for h in range(48, 0, -1)]
+    feed = feed_of(source, store)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "add_intensities", fail)
+        poll(feed)
+    poll(feed)
+    assert feed.range().high == 200
+    assert feed.range().low == 101
+
+
 def test_a_store_that_fails_is_a_reason(
     source: Scripted, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

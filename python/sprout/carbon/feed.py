@@ -57,6 +57,7 @@ class Feed:
         self._error: str | None = "not asked yet"
         self._store_error: str | None = None
         self._backfilled = False
+        self._polled: datetime | None = None  # on the source's clock
 
     def restore(self) -> None:
         """Start with the newest stored value, if it is not too old already."""
@@ -67,6 +68,7 @@ class Feed:
 
     async def poll(self) -> None:
         """Ask the source once. A failure is kept as a reason and not raised."""
+        self._polled = self.source.clock()
         try:
             value = await self.source.now()
         except FeedError as error:
@@ -90,6 +92,7 @@ class Feed:
             self._store_error = None
         except SproutError as error:
             self._store_error = str(error)
+            self._backfilled = False  # not kept, so it is asked for again
 
     async def _past(self) -> list[Intensity]:
         try:
@@ -105,9 +108,13 @@ class Feed:
         return self._last
 
     def age_s(self) -> float | None:
-        """Age of the last value on the source's clock; None without one."""
-        last = self._last
-        return None if last is None else last.age_s(self.source.clock())
+        """Age of the last value on the source's clock; None without one.
+
+        Of a source that is at hand, as it was last asked: an accelerated trace passes hours from
+        one look to the next.
+        """
+        last, polled = self._last, None if self.source.remote else self._polled
+        return None if last is None else last.age_s(polled or self.source.clock())
 
     def reasons(self) -> dict[str, str]:
         """What is wrong, by kind; the texts hold no number that changes by the second."""

@@ -126,13 +126,15 @@ class Loop:
         await self._guarded("poll", asyncio.to_thread(self._feed.restore))
         if self._pause is not None:
             await self._store_policy(self._publish("start"))
-        # A remote source may take its time-out; what was stored will do until it has answered.
-        if self._feed.last() is None or not self._feed.source.remote:
+        remote = self._feed.source.remote
+        # It may take its time-out; what was stored will do until it has answered.
+        if remote and self._feed.last() is None:
             await self._guarded("poll", self._feed.poll())
         control = self._config.control
         pause_s = min(control.interval_s, control.ttl_s / (2 * RENEWALS_PER_TTL))
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._poll_forever())
+            if remote:
+                tasks.create_task(self._poll_forever())
             tasks.create_task(self._prune_forever())
             while True:
                 await self._guarded("loop", self.step())
@@ -142,6 +144,8 @@ class Loop:
         """Look once; publish or renew if it is time to."""
         for what, (write, _) in list(self._unstored.items()):
             await self._keep(what, write)
+        if not self._feed.source.remote:  # else `_poll_forever` does
+            await self._guarded("poll", self._feed.poll())
         self._facts = await asyncio.to_thread(self._look)
         control = self._config.control
         why = trigger(
@@ -162,14 +166,10 @@ class Loop:
             self.publisher.renew()
 
     async def _poll_forever(self) -> None:
-        carbon = self._config.carbon
-        if self._feed.source.remote:
-            usual_s, failing_s = carbon.poll_s, min(RETRY_S, carbon.poll_s)
-        else:
-            usual_s = failing_s = min(self._config.control.interval_s, carbon.poll_s)
+        poll_s = self._config.carbon.poll_s
         while True:
             failing = self._feed.last() is None or "feed" in self._feed.reasons()
-            await asyncio.sleep(failing_s if failing else usual_s)
+            await asyncio.sleep(min(RETRY_S, poll_s) if failing else poll_s)
             await self._guarded("poll", self._feed.poll())
 
     async def _prune_forever(self) -> None:
