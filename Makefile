@@ -14,10 +14,12 @@ help:  ## list the targets
 setup: $(VENV)/.built  ## .venv, dependencies, compiled core, weights (seconds when nothing changed)
 
 $(VENV)/.dependencies: pyproject.toml scripts/setup
-	scripts/setup
+	@scripts/setup
 
 $(VENV)/.built: $(VENV)/.dependencies $(CORE)
-	$(PY) -m pip install --quiet --no-deps --no-build-isolation --editable .
+	@echo "setup: the compiled core"
+	@$(PY) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
+	@$(PY) -m sprout.serve.weights
 	@touch $@
 
 build: setup  ## compile the core again after a change in csrc/

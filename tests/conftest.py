@@ -59,7 +59,11 @@ def stack(stack_config: MakeConfig, tokenizer_dir: Path) -> Iterator[BackgroundS
 def real_stack(stack_config: MakeConfig, tokenizer_dir: Path) -> Iterator[BackgroundStack]:
     """A whole stack with llama.cpp and the default weights."""
     cfg = stack_config(
-        "real", engine__kind="llama_cpp", engine__slots=4, engine__tokenizer_dir=tokenizer_dir
+        "real",
+        engine__kind="llama_cpp",
+        engine__slots=4,
+        engine__threads=1,  # spinning threads crawl where they share a core with other tests
+        engine__tokenizer_dir=tokenizer_dir,
     )
     with BackgroundStack(cfg) as running:
         yield running
