@@ -2,6 +2,7 @@
 """The control loop on clocks of its own: what it publishes, when, and what it keeps."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -342,6 +343,33 @@ def test_policies_are_stored_when_the_store_is_back(
         assert loop.reasons() == {}
         store.add_outcomes(rows)
         assert store.measured(1, loop._pack.hash, 100)[0].outcomes == 6
+
+    asyncio.run(scenario())
+
+
+def test_a_pause_is_stored_though_its_caller_gave_up(
+    grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    def slow(*_: object) -> None:
+        release.wait(10)
+        raise ControlError("locked")
+
+    async def scenario() -> None:
+        loop, _ = await started(grid, store)
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "set_setting", slow)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(loop.pause("fire"), 0.05)
+            release.set()
+        paused = current(loop)
+        assert paused.paused
+        await loop.step()
+        assert store.setting("pause") == "fire"
+        store.add_outcomes(outcomes(loop, 0, 7.0, 1, 1))  # of a policy that is stored too
+        assert store.measured(1, loop._pack.hash, 1)[0].outcomes == 1
+        assert loop.reasons() == {}
 
     asyncio.run(scenario())
 

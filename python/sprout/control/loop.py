@@ -107,7 +107,7 @@ class Loop:
     async def _wish(self, why: str, key: str, write: Callable[[], None]) -> pb.Policy:
         policy = self._publish(why)
         await self._keep(key, write)
-        await self._store_policy(policy)
+        await self._keep("policy", self._store_policies)
         return self.publisher.policy() or policy
 
     # They write what is wished when they run, so a late retry can't undo a newer wish.
@@ -125,7 +125,7 @@ class Loop:
         """Until cancelled. A failure is a reason, never the end."""
         await self._guarded("poll", asyncio.to_thread(self._feed.restore))
         if self._pause is not None:
-            await self._store_policy(self._publish("start"))
+            self._publish("start")
         remote = self._feed.source.remote
         # It may take its time-out; what was stored will do until it has answered.
         if remote and self._feed.last() is None:
@@ -144,6 +144,8 @@ class Loop:
         """Look once; publish or renew if it is time to."""
         for what, (write, _) in list(self._unstored.items()):
             await self._keep(what, write)
+        if self._unsaved and "policy" not in self._unstored:
+            await self._keep("policy", self._store_policies)
         if not self._feed.source.remote:  # else `_poll_forever` does
             await self._guarded("poll", self._feed.poll())
         self._facts = await asyncio.to_thread(self._look)
@@ -161,7 +163,8 @@ class Loop:
         if why is None and self.publisher.since_published_s() >= control.republish_s:
             why = "time"
         if why is not None:
-            await self._store_policy(self._publish(why))
+            self._publish(why)
+            await self._keep("policy", self._store_policies)
         elif self.publisher.since_issued_s() >= control.ttl_s / RENEWALS_PER_TTL:
             self.publisher.renew()
 
@@ -247,16 +250,14 @@ class Loop:
             LOG.error("%s", made.degraded["solver"])
         value, overridden = self._intensity()
         self._plan = made
-        return self.publisher.publish(
+        policy = self.publisher.publish(
             made, value, overridden=overridden, pause_reason=self._pause, trigger=why
         )
-
-    async def _store_policy(self, policy: pb.Policy) -> None:
         number, body = messages.version(policy), policy.SerializeToString()
         self._unsaved[number] = (policy.epoch, number, policy.pack_hash, self._wall(), body)
         while len(self._unsaved) > MAX_UNSAVED:
             del self._unsaved[next(iter(self._unsaved))]
-        await self._keep("policy", self._store_policies)
+        return policy
 
     def _store_policies(self) -> None:
         for number, row in list(self._unsaved.items()):
@@ -271,3 +272,6 @@ class Loop:
         except ControlError as error:
             LOG.error("%s", error)
             self._unstored[what] = (write, f"{what} can't be stored: {error}")
+        except asyncio.CancelledError:  # whoever asked for it is gone; the wish stands
+            self._unstored[what] = (write, f"{what} may not be stored")
+            raise
