@@ -31,10 +31,81 @@ Thresholds thresholds_of(const Shares& shares) {
   return thresholds({shares.data(), static_cast<std::size_t>(shares.size())});
 }
 
+// Sampler is a type in CPython's own terms: one draw takes 10 ns, a call through pybind11 several
+// times that.
 struct Sampler {
-  Thresholds thresholds;
+  PyObject_HEAD Thresholds thresholds;
   std::uint64_t key;
 };
+
+// False with a Python error set, if it is no number of 64 bits.
+bool word_of(PyObject* object, std::uint64_t& word) {
+  const py::object index = py::reinterpret_steal<py::object>(PyNumber_Index(object));
+  if (!index) return false;
+  word = PyLong_AsUnsignedLongLong(index.ptr());
+  return word != std::uint64_t(-1) || PyErr_Occurred() == nullptr;
+}
+
+PyObject* sampler_new(PyTypeObject* type, PyObject* args, PyObject* keywords) {
+  static const char* names[] = {"shares", "key", nullptr};
+  PyObject *shares = nullptr, *key = nullptr;
+  if (!PyArg_ParseTupleAndKeywords(args, keywords, "OO:Sampler", const_cast<char**>(names), &shares,
+                                   &key))
+    return nullptr;
+  try {
+    std::uint64_t word = 0;
+    if (!word_of(key, word)) return nullptr;
+    const auto array = Shares::ensure(shares);
+    if (!array) throw std::invalid_argument("shares: a sequence of numbers");
+    const Thresholds found = thresholds_of(array);
+    PyObject* const self = type->tp_alloc(type, 0);
+    if (self != nullptr) {
+      new (&reinterpret_cast<Sampler*>(self)->thresholds) Thresholds(found);
+      reinterpret_cast<Sampler*>(self)->key = word;
+    }
+    return self;
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
+  }
+  return nullptr;
+}
+
+void sampler_free(PyObject* self) {
+  PyTypeObject* const type = Py_TYPE(self);
+  type->tp_free(self);
+  Py_DECREF(type);
+}
+
+PyObject* sampler_draw(PyObject* self, PyObject* const* args, Py_ssize_t count) {
+  std::uint64_t sequence = 0, stream = 0;
+  if (count < 1 || count > 2) {
+    PyErr_SetString(PyExc_TypeError, "draw(sequence, stream=0)");
+    return nullptr;
+  }
+  if (!word_of(args[0], sequence) || (count == 2 && !word_of(args[1], stream))) return nullptr;
+  if (stream > 0xFFFFFFFF) {
+    PyErr_SetString(PyExc_OverflowError, "stream: 32 bits");
+    return nullptr;
+  }
+  const auto& sampler = *reinterpret_cast<Sampler*>(self);
+  return PyLong_FromLong(
+      static_cast<long>(sampler.thresholds.level(philox_draw(sampler.key, sequence, low(stream)))));
+}
+
+py::object sampler_type() {
+  static PyMethodDef methods[] = {
+      {"draw", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(sampler_draw)),
+       METH_FASTCALL, "draw(sequence, stream=0): the level of one draw"},
+      {}};
+  static PyType_Slot slots[] = {{Py_tp_new, reinterpret_cast<void*>(sampler_new)},
+                                {Py_tp_dealloc, reinterpret_cast<void*>(sampler_free)},
+                                {Py_tp_methods, methods},
+                                {Py_tp_doc, const_cast<char*>("Draws levels, one at a time.")},
+                                {}};
+  static PyType_Spec spec = {"sprout_ext._core.Sampler", sizeof(Sampler), 0, Py_TPFLAGS_DEFAULT,
+                             slots};
+  return py::reinterpret_steal<py::object>(PyType_FromSpec(&spec));
+}
 
 py::array_t<std::uint8_t> draw(const Shares& shares, std::uint64_t key, std::uint64_t first,
                                std::size_t count, std::uint32_t stream, bool cuda) {
@@ -100,17 +171,7 @@ void sampler_table(py::module_& m) {
         "cuda"_a);
   m.def("cuda_built", &cuda_built);
   m.def("cuda_available", &cuda_available);
-  py::class_<Sampler>(m, "Sampler")
-      .def(py::init([](const Shares& shares, std::uint64_t key) {
-             return Sampler{thresholds_of(shares), key};
-           }),
-           "shares"_a, "key"_a)
-      .def(
-          "draw",
-          [](const Sampler& self, std::uint64_t sequence, std::uint32_t stream) {
-            return self.thresholds.level(philox_draw(self.key, sequence, stream));
-          },
-          "sequence"_a, "stream"_a = 0);
+  m.attr("Sampler") = sampler_type();
 }
 
 void board_table(py::module_& m) {

@@ -56,7 +56,7 @@ Cuts cuts(const Thresholds& thresholds) noexcept {
 namespace {
 
 // Philox over lanes: a fixed inner loop that compilers turn into vector code of any width.
-constexpr std::uint32_t kLanes = 16;  // blocks at a time, 64 draws
+constexpr std::uint32_t kLanes = 32;  // blocks at a time, 128 draws
 
 template <std::uint32_t kCuts>
 [[gnu::always_inline]] inline void draw_lanes(const Cuts& cuts, std::uint64_t key,

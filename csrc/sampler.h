@@ -24,13 +24,14 @@ std::uint64_t threshold(double share) noexcept;
 
 // Cumulated shares on the scale of a draw. The last is 2^32 exactly, so each draw finds a level.
 struct Thresholds {
-  std::array<std::uint64_t, kMaxLevels> upper{};  // (levels,)
+  Thresholds() { upper.fill(kOne); }
+  std::array<std::uint64_t, kMaxLevels> upper;  // (levels,), the rest 2^32
   std::uint32_t levels = 0;
 
-  // First level whose threshold lies above the draw.
+  // First level whose threshold lies above the draw; counted, since a branch would be a coin toss.
   std::uint32_t level(std::uint32_t draw) const noexcept {
     std::uint32_t found = 0;
-    while (found + 1 < levels && draw >= upper[found]) ++found;
+    for (const std::uint64_t bound : upper) found += draw >= bound;
     return found;
   }
 };

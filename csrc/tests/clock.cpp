@@ -17,6 +17,11 @@ ClockFile& file(std::byte* memory) { return *reinterpret_cast<ClockFile*>(memory
 // Tick n comes at n seconds; each third interval is idle and takes 1 J, the others 2 J.
 bool idle(std::int64_t n) { return n % 3 == 0; }
 
+// What a flight over these intervals costs.
+double between(std::int64_t begin, std::int64_t end) {
+  return 2.0 * static_cast<double>((end - begin) - (end / 3 - begin / 3));
+}
+
 void write(std::byte* memory, const test::Running& running) {
   ClockNow now;
   EXPECT(clock_read(file(memory), now));
@@ -43,15 +48,20 @@ void check(std::byte* memory) {
   // The first tick opens no interval: its 2 J count as idle.
   EXPECT(now.idle_joules == static_cast<double>(n / 3 + 2));
   EXPECT(now.settled_joules == static_cast<double>(2 * (n - n / 3 - 1)));
-  const std::int64_t begin = std::max<std::int64_t>(1, n - 90);
-  const Joules found = clock_energy(file(memory), begin * kSecond, n * kSecond);
-  EXPECT(!found.provisional);
-  ClockNow later;
-  EXPECT(clock_read(file(memory), later));
-  if (later.t_ns / kSecond - begin > 8000) return;  // it may have left the clock's memory
-  double expected = 0.0;
-  for (std::int64_t i = begin + 1; i <= n; ++i) expected += idle(i) ? 0.0 : 2.0;
-  EXPECT(std::abs(found.joules - expected) < 1e-6);
+  // From close by, or from the far end of the clock's memory, where the writer is at work.
+  for (const std::int64_t back : {50, 8185}) {
+    const std::int64_t begin = std::max<std::int64_t>(1, n - back);
+    const Joules found = clock_energy(file(memory), begin * kSecond, n * kSecond);
+    ClockNow later;
+    EXPECT(clock_read(file(memory), later));
+    EXPECT(!found.provisional);
+    // What it answered from was some state from `now` to `later`, and knew nothing older than that
+    // state's oldest corner.
+    const std::int64_t oldest = later.t_ns / kSecond - static_cast<std::int64_t>(kWindow);
+    EXPECT(found.joules <= between(begin, n) + 1e-6);
+    EXPECT(found.joules >= between(std::min(std::max(begin, oldest), n), n) - 1e-6);
+    EXPECT(std::abs(found.joules - std::round(found.joules)) < 1e-6);
+  }
 }
 
 }  // namespace

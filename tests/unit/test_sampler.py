@@ -139,6 +139,24 @@ def test_one_draw_is_the_batchs(values, key, first, stream):
     assert drawn[:3] == [reference.Sampler(values, key).draw(first + i, stream) for i in range(3)]
 
 
+def test_bad_draws_are_refused():
+    sampler = Sampler(np.array([0.5, 0.5]), 2**64 - 1)
+    assert sampler.draw(np.uint64(2**64 - 1)) in (0, 1)  # type: ignore[arg-type]
+    for bad in ((), (1, 2, 3), (1.5,), ("1",)):
+        with pytest.raises(TypeError):
+            sampler.draw(*bad)
+    for bad in ((-1,), (2**64,), (1, 2**32), (1, -1)):
+        with pytest.raises(OverflowError):
+            sampler.draw(*bad)
+    for bad_key in (-1, 2**64):
+        with pytest.raises(OverflowError):
+            Sampler([1.0], bad_key)
+    with pytest.raises((TypeError, ValueError)):
+        Sampler("no shares", 1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        Sampler([1.0])  # type: ignore[call-arg]
+
+
 def test_long_batch_is_the_references():
     values, key, first = [0.2, 0.5, 0.3], 0x0123456789ABCDEF, 2**34 - 77
     expected = reference.draw_batch(values, key, first, 100_003)

@@ -1,0 +1,247 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the compiled core costs: draws beside Python's and NumPy's own, and each request's calls.
+
+All cases take turns in each round, so that a drift of the machine hits them alike; reported are the
+median over rounds and the range. First of all the draws are checked against the NumPy reference.
+
+    python benchmarks/bench_sampler.py [--rounds 15] [--json FILE]
+"""
+
+import argparse
+import json
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from bisect import bisect
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sprout_ext import reference
+from sprout_ext.board import BoardPolicy, BoardReader, BoardWriter
+from sprout_ext.clock import ClockReader, ClockWriter
+from sprout_ext.ledger import Flights, Phase, Segment, SegmentReader
+from sprout_ext.sampler import Sampler, cuda_available, draw_batch, fold_key
+
+SHARES = (0.5, 0.3, 0.2)
+BATCH = 1_000_000
+LOOP = 20_000
+RECORDS = 4096
+# target: (the better way, the bound)
+DRAW_NS, BATCH_RATIO = 150.0, 10.0
+
+Case = Callable[[], float]  # seconds for one call
+
+
+def looped(call: Callable[[], object], count: int = LOOP) -> Case:
+    """Mean over a loop, with the loop's own cost in it."""
+
+    def run() -> float:
+        started = time.perf_counter()
+        for _ in range(count):
+            call()
+        return (time.perf_counter() - started) / count
+
+    return run
+
+
+def draws(key: int) -> dict[str, Case]:
+    """One draw from Python, in three ways."""
+    draw, cumulated = Sampler(SHARES, key).draw, list(accumulate(SHARES))
+    generator = np.random.default_rng(1)
+    return {
+        "draw_ns": looped(lambda: draw(123_456)),
+        "bisect_random_ns": looped(lambda: bisect(cumulated, random.random())),
+        "generator_choice_ns": looped(lambda: generator.choice(3, p=SHARES), LOOP // 10),
+    }
+
+
+def batches(key: int) -> dict[str, Case]:
+    """A million draws at once, in two ways (three with a GPU)."""
+    generator = np.random.default_rng(1)
+    cases = {
+        "batch_1e6_ms": looped(lambda: draw_batch(SHARES, key, 0, BATCH), 3),
+        "generator_choice_1e6_ms": looped(lambda: generator.choice(3, BATCH, p=SHARES), 1),
+    }
+    if cuda_available():
+        cases["cuda_batch_1e6_ms"] = looped(
+            lambda: draw_batch(SHARES, key, 0, BATCH, device="cuda"), 3
+        )
+    return cases
+
+
+def request_path(directory: Path) -> dict[str, Case]:
+    """What each request calls: choose, open, finished, view and close."""
+    writer = BoardWriter(directory / "policy.board")
+    deadline = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 3600 * 10**9
+    writer.publish(BoardPolicy(1, 2, 3, SHARES, 0.05, 0.9, False, deadline, 100.0, 1.2, 1e-4))
+    board = BoardReader(directory / "policy.board", 3, 4, 5, 0)
+    segment, flights = Segment.create(directory, 1, 0, 0, records=RECORDS), Flights(directory)
+    agent = SegmentReader(segment.path)
+    clock = ClockWriter(directory / "energy.clock")
+    for i in range(9000):
+        clock.tick((i + 1) * 10**8, 0.1, 1.0, 0.0, False)
+    energy = ClockReader(directory / "energy.clock")
+    kept: list[int] = []
+
+    def each_ticket(call: Callable[[int], object]) -> Case:
+        def run() -> float:
+            started = time.perf_counter()
+            for ticket in kept:
+                call(ticket)
+            return (time.perf_counter() - started) / RECORDS
+
+        return run
+
+    def opened() -> float:
+        kept.clear()
+        started = time.perf_counter()
+        for i in range(RECORDS):
+            kept.append(
+                segment.open_flight(
+                    level=1,
+                    flags=0,
+                    policy_version=1,
+                    policy_seed=2,
+                    sequence=i,
+                    task=b"chat",
+                    input_tokens=10,
+                    max_tokens=64,
+                    opened_ns=1,
+                    intensity_g_per_kwh=100.0,
+                    pue=1.2,
+                    embodied_g_per_s=1e-4,
+                )
+            )
+        return (time.perf_counter() - started) / RECORDS
+
+    def released() -> float:
+        started = time.perf_counter()
+        rows = agent.scan()
+        for slot, generation in zip(
+            rows["slot"].tolist(), rows["generation"].tolist(), strict=True
+        ):
+            agent.release(slot, generation)
+        return (time.perf_counter() - started) / RECORDS
+
+    end = {"input_tokens": 1, "output_tokens": 2, "first_scheduled_ns": 3}
+    return {
+        "choose_us": looped(lambda: board.choose(7)),
+        "choose_many_32_us": looped(lambda: board.choose_many(7, 32), LOOP // 10),
+        "open_flight_us": opened,
+        "scheduled_us": each_ticket(lambda ticket: flights.scheduled(ticket, 1)),
+        "progress_us": each_ticket(lambda ticket: flights.progress(ticket, 5, 2)),
+        "finished_us": each_ticket(
+            lambda ticket: flights.finished(
+                ticket, Phase.FINISHED, **end, first_token_ns=4, last_token_ns=5
+            )
+        ),
+        "energy_us": looped(lambda: energy.energy(400 * 10**8, 8000 * 10**8 + 7), LOOP // 4),
+        "view_close_us": each_ticket(
+            lambda ticket: (flights.view(ticket), flights.close(ticket, 6, 1.0))
+        ),
+        "scan_release_us": released,
+    }
+
+
+def check_reference(key: int) -> int:
+    """The draws are the reference's, one by one and in a batch. Returns how many were compared."""
+    for first in (0, 3, 2**33 + 1):
+        expected = reference.draw_batch(SHARES, key, first, BATCH // 4)
+        if not np.array_equal(draw_batch(SHARES, key, first, BATCH // 4), expected):
+            raise SystemExit("the batch is not the reference's")
+        sampler = Sampler(SHARES, key)
+        if [sampler.draw(first + i) for i in range(1000)] != expected[:1000].tolist():
+            raise SystemExit("the draw is not the reference's")
+    return 3 * (BATCH // 4)
+
+
+def summary(name: str, seconds: list[float]) -> dict[str, float]:
+    scale = {"ns": 1e9, "us": 1e6, "ms": 1e3}[name.rsplit("_", 1)[1]]
+    values = sorted(second * scale for second in seconds)
+    return {"median": statistics.median(values), "min": values[0], "max": values[-1]}
+
+
+def ratio(over: list[float], under: list[float]) -> dict[str, float]:
+    """Round by round, so that both saw the same machine."""
+    values = sorted(a / b for a, b in zip(over, under, strict=True))
+    return {"median": statistics.median(values), "min": values[0], "max": values[-1]}
+
+
+def commit() -> str:
+    root = Path(__file__).parents[1]
+    found = subprocess.run(
+        ["git", "-C", root, "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return found.stdout.strip() or "unknown"
+
+
+def measure(rounds: int) -> dict[str, Any]:
+    """Everything, as what `--json` writes."""
+    key = fold_key(1, 2, 3, 4)
+    compared = check_reference(key)
+    with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as at:
+        cases = draws(key) | batches(key) | request_path(Path(at))
+        times: dict[str, list[float]] = {name: [] for name in cases}
+        for turn in range(rounds + 1):
+            for name, case in cases.items():
+                seconds = case()
+                if turn > 0:  # the first warms up
+                    times[name].append(seconds)
+    draw = summary("draw_ns", times["draw_ns"])["median"]
+    batch = ratio(times["generator_choice_1e6_ms"], times["batch_1e6_ms"])
+    return {
+        "commit": commit(),
+        "machine": platform.processor() or platform.machine(),
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "rounds": rounds,
+        "draws_equal_to_reference": compared,
+        "results": {name: summary(name, seconds) for name, seconds in times.items()},
+        "bisect_over_draw": ratio(times["bisect_random_ns"], times["draw_ns"]),
+        "choice_over_draw": ratio(times["generator_choice_ns"], times["draw_ns"]),
+        "choice_over_batch": batch,
+        "targets": {
+            f"draw <= {DRAW_NS:.0f} ns": draw <= DRAW_NS,
+            f"batch >= {BATCH_RATIO:.0f}x Generator.choice": batch["median"] >= BATCH_RATIO,
+        },
+    }
+
+
+def table(found: dict[str, Any]) -> str:
+    lines = [f"{found['draws_equal_to_reference']:,} draws equal to the NumPy reference", ""]
+    lines.append(f"{'':28}{'median':>10}{'min':>10}{'max':>10}")
+    rows = dict(found["results"])
+    rows |= {name: found[name] for name in found if "_over_" in name}
+    for name, values in rows.items():
+        numbers = "".join(f"{values[kind]:10.2f}" for kind in ("median", "min", "max"))
+        lines.append(f"{name:28}{numbers}")
+    lines.append("")
+    lines += [f"{'met' if met else 'MISSED'}: {what}" for what, met in found["targets"].items()]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--json", type=Path, help="write the figures here too")
+    arguments = parser.parse_args()
+    found = measure(arguments.rounds)
+    print(table(found))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
+    return 0 if all(found["targets"].values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
