@@ -107,7 +107,8 @@ class AgentConfig(Section):
     batch: int = Field(500, ge=1, le=10_000)
     spool_outcomes: int = Field(200_000, ge=1)  # kept while the control plane is away
     abandoned_after_s: float = Field(5.0, gt=0)  # engine done, end not taken
-    lease_s: float = Field(120.0, gt=0)  # no sign of life from the engine
+    lease_s: float = Field(120.0, gt=0)  # no sign of life from the engine, once it began
+    queue_lease_s: float = Field(1800.0, gt=0)  # opened, not begun: it may wait for a slot
 
 
 class TlsConfig(Section):

@@ -17,7 +17,7 @@ from sprout_ext.ledger import FLIGHT, Phase
 
 S = 1_000_000_000
 NOW = 1000 * S
-ABANDONED_S, LEASE_S = 5.0, 120.0
+LEASES = {"abandoned_after_s": 5.0, "lease_s": 120.0, "queue_lease_s": 600.0}
 
 
 def flight(**fields: Any) -> Any:
@@ -61,7 +61,8 @@ def finished(ago_s: float, phase: Phase = Phase.FINISHED, **fields: Any) -> Any:
         (flight(), False, 0),  # its stub may have died this second
         (flight(opened_ns=NOW - 6 * S), True, 0),
         (flight(opened_ns=NOW - 6 * S), False, pb.ENDING_LOST),
-        (flight(opened_ns=NOW - 121 * S), True, pb.ENDING_LOST),
+        (flight(opened_ns=NOW - 599 * S), True, 0),  # it waits for a slot of the engine
+        (flight(opened_ns=NOW - 601 * S), True, pb.ENDING_LOST),
         (scheduled(60), True, 0),
         (scheduled(121), True, pb.ENDING_LOST),
         (scheduled(121, heartbeat_ns=NOW - S), True, 0),  # the engine is at it
@@ -85,7 +86,7 @@ def finished(ago_s: float, phase: Phase = Phase.FINISHED, **fields: Any) -> Any:
     ],
 )
 def test_ending(records: Any, alive: bool, expected: int) -> None:
-    found = endings(records, NOW, owner_alive=alive, abandoned_after_s=ABANDONED_S, lease_s=LEASE_S)
+    found = endings(records, NOW, owner_alive=alive, **LEASES)
     assert found.tolist() == [expected]
 
 
@@ -100,7 +101,7 @@ def test_ending(records: Any, alive: bool, expected: int) -> None:
     ],
 )
 def test_end_of_activity(records: Any, alive: bool, ago_s: float | None) -> None:
-    found = endings(records, NOW, owner_alive=alive, abandoned_after_s=ABANDONED_S, lease_s=LEASE_S)
+    found = endings(records, NOW, owner_alive=alive, **LEASES)
     (end,) = active_ends(records, found, owner_alive=alive).tolist()
     assert end == (RUNNING if ago_s is None else NOW - int(ago_s * S))
 

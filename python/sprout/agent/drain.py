@@ -61,7 +61,7 @@ class Drain:
         self, cfg: Config, node_id: int, meter: Meter, clock: ClockWriter, spool: Spool
     ) -> None:
         self._abandoned_after_s = cfg.agent.abandoned_after_s
-        self._lease_s = cfg.agent.lease_s
+        self._lease_s, self._queue_lease_s = cfg.agent.lease_s, cfg.agent.queue_lease_s
         self._meter = meter
         self._clock = clock
         self._spool = spool
@@ -100,6 +100,7 @@ class Drain:
             owner_alive=alive,
             abandoned_after_s=self._abandoned_after_s,
             lease_s=self._lease_s,
+            queue_lease_s=self._queue_lease_s,
         )
         ends = active_ends(records, ending, owner_alive=alive)
         uid = reader.uid

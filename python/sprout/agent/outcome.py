@@ -27,12 +27,14 @@ def endings(
     owner_alive: bool,
     abandoned_after_s: float,
     lease_s: float,
+    queue_lease_s: float,
 ) -> NDArray[np.uint8]:
     """(n,) pb.Ending of each record of one segment, 0 = in flight.
 
     records: (n,) of sprout_ext.ledger.FLIGHT. A flight is lost when there was no sign of life for
-    the lease, or for `abandoned_after_s` if the stub that opened it is dead (the others may well
-    take it to its end).
+    the lease (a longer one while it may wait for the engine, which says nothing of its queue), or
+    for `abandoned_after_s` if the stub that opened it is dead (the others may well take it to its
+    end).
     """
     phase, closed = records["phase"], records["closed"]
     over = phase >= Phase.FINISHED
@@ -42,7 +44,9 @@ def endings(
     lease_ns = int(lease_s * NS_PER_S) if owner_alive else patience_ns
 
     ending = np.zeros(len(records), np.uint8)
-    ending[~over & (silence_ns > lease_ns)] = pb.ENDING_LOST
+    queue_ns = int(queue_lease_s * NS_PER_S) if owner_alive else patience_ns
+    allowed_ns = np.where(phase == Phase.OPENED, queue_ns, lease_ns)
+    ending[~over & (silence_ns > allowed_ns)] = pb.ENDING_LOST
     ending[~over & closed & (now_ns - records["closed_ns"] > CLOSED_GRACE_NS)] = pb.ENDING_DELIVERED
     finished = phase == Phase.FINISHED
     # An end without a time is as old as the last sign of life before it, which may be long ago.
