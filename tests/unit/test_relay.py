@@ -281,6 +281,13 @@ def test_an_outcome_that_is_never_taken_does_not_hold_up_the_rest(rig: Rig) -> N
     assert (len(rig.spool), rig.spool.dropped, rig.reporter.refused) == (0, 1, 1)
 
 
+def test_an_outcome_that_cant_be_read_does_not_stop_the_agent(rig: Rig) -> None:
+    rig.spool.append([*spooled(3), b"\xff", *spooled(20, 4)])
+    rig.reporter.report(rig.stop)
+    assert tickets(rig.control) == list(range(1, 24))
+    assert (len(rig.spool), rig.spool.dropped) == (0, 1)
+
+
 def test_a_refused_status_costs_no_outcome(rig: Rig) -> None:
     rig.control.refuse_status = True
     rig.spool.append(spooled(25))

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 
 from sprout.agent.policy import board_policy, boottime_ns, version
 from sprout.agent.spool import Spool
@@ -151,13 +152,13 @@ class Reporter:
                 log.error("%s", error)
                 rows = []
             full = len(rows) == self._size
+            ids, outcomes = self._parsed(rows)
             request = pb.ReportOutcomesRequest(
                 node=self._node,
-                batch=rows[0][0] if rows else 0,
-                outcomes=[pb.Outcome.FromString(body) for _, body in rows],
+                batch=ids[0] if ids else 0,
+                outcomes=outcomes,
                 node_status=self._status(),
             )
-            ids = [i for i, _ in rows]
             try:
                 self._stub.ReportOutcomes(request, timeout=timeout_s)
             except grpc.RpcError as error:
@@ -170,6 +171,22 @@ class Reporter:
                     return
             if stop.is_set() or time.monotonic() >= until:
                 return
+
+    def _parsed(self, rows: list[tuple[int, bytes]]) -> tuple[list[int], list[pb.Outcome]]:
+        """Ids and outcomes; what can't be read is dropped, lest it end every agent to come."""
+        ids: list[int] = []
+        outcomes: list[pb.Outcome] = []
+        unread: list[int] = []
+        for i, body in rows:
+            try:
+                outcomes.append(pb.Outcome.FromString(body))
+                ids.append(i)
+            except DecodeError:
+                unread.append(i)
+        if unread:
+            log.error("%d spooled outcomes can't be read and are dropped", len(unread))
+            self._ack(unread, dropped=True)
+        return ids, outcomes
 
     def _answered(self) -> None:
         if self._unanswered:
