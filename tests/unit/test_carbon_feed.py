@@ -116,6 +116,13 @@ def test_failure_keeps_the_value_and_says_why(source: Scripted, store: Store) ->
     assert feed.reasons() == {}
 
 
+def test_a_problem_is_told_in_short(source: Scripted, store: Store) -> None:
+    source.value, source.error = None, "x" * 1_000_000
+    feed = feed_of(source, store)
+    poll(feed)
+    assert len(feed.reasons()["intensity"]) < 400
+
+
 def test_a_new_feed_starts_with_what_was_stored(source: Scripted, store: Store) -> None:
     poll(feed_of(source, store))
     source.time += timedelta(hours=1)

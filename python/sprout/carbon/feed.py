@@ -22,6 +22,8 @@ LOG = logging.getLogger(__name__)
 
 # Values are at most an hour apart; a wider gap means that some were missed.
 GAP = timedelta(minutes=90)
+# Characters: an error may quote the answer, and goes into every policy.
+MAX_PROBLEM = 300
 
 
 class History(Protocol):
@@ -72,9 +74,10 @@ class Feed:
         try:
             value = await self.source.now()
         except FeedError as error:
-            if str(error) != self._error:
-                LOG.warning("carbon source: %s", error)
-            self._error = str(error)
+            problem = str(error)[:MAX_PROBLEM]
+            if problem != self._error:
+                LOG.warning("carbon source: %s", problem)
+            self._error = problem
             return
         if self._error not in (None, "not asked yet"):
             LOG.info("carbon source: answers again")
