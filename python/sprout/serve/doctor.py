@@ -17,7 +17,7 @@ from sprout.config import Config
 from sprout.errors import SproutError
 from sprout.serve import bundle, ports, weights
 from sprout.serve.probes import reachable
-from sprout.serve.state import StackPaths, lock_owner
+from sprout.serve.state import StackPaths, lock_owner, read_stack
 
 _SHM_MB = 128  # four stubs' regions with room to grow, ledger, board, clock
 
@@ -54,6 +54,7 @@ def examine(cfg: Config) -> Iterator[Finding]:
         _shared_memory,
         _ports,
         _render,
+        _control_plane,
         _meter,
         _gpu,
     ):
@@ -112,9 +113,7 @@ def _core(_: Config) -> Iterator[Finding]:
 def _numpy(_: Config) -> Iterator[Finding]:
     version = importlib.metadata.version("numpy")
     good = int(version.split(".")[0]) < 2
-    remedy = (
-        "" if good else "pip install 'numpy<2': STRING tensors kill Triton's stubs under 2"
-    )
+    remedy = "" if good else "pip install 'numpy<2': STRING tensors kill Triton's stubs under 2"
     yield Finding("numpy", Mark.OK if good else Mark.BAD, version, remedy)
 
 
@@ -216,11 +215,17 @@ def _gpu(_: Config) -> Iterator[Finding]:
     yield Finding("gpu", Mark.OK, f"NVML found, {len(devices)} device(s)")
 
 
-def reach_control(cfg: Config) -> Finding:
-    """Whether the control plane can be reached: it need not be, requests go on without."""
-    address = (reachable(cfg.control.host), cfg.control.port)
+def _control_plane(cfg: Config) -> Iterator[Finding]:
+    """It need not be there: requests go on without, at L0 once the last policy has expired."""
+    stack = read_stack(StackPaths.of(cfg))
+    where = f"{reachable(cfg.control.host)}:{cfg.control.port}"
+    if stack is not None:
+        where = stack["endpoints"]["control"]
+    host, _, port = where.rpartition(":")
     try:
-        socket.create_connection(address, timeout=1.0).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()
     except OSError as error:
-        return Finding("control plane", Mark.NOTE, f"{address[0]}:{address[1]}: {error.strerror}")
-    return Finding("control plane", Mark.OK, f"{address[0]}:{address[1]}")
+        problem = f"{where}: {error.strerror or error}"
+        yield Finding("control plane", Mark.NOTE, problem, "`sprout up` starts one")
+        return
+    yield Finding("control plane", Mark.OK, where)
