@@ -48,6 +48,7 @@ def test_sprout_toml_here_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         ({"control.ttl_s": "inf"}, r"control\.ttl_s: .*finite"),
         ({"control.ttl_s": "604801"}, r"control\.ttl_s: .*less than or equal"),
         ({"control.xi": "nan"}, r"control\.xi"),
+        ({"control.prior_preference": "1,nan,1"}, r"control\.prior_preference\.1: .*finite"),
         ({"control.xi": "2"}, r"control\.xi: .*less than or equal to 1"),
         ({"engine.kind": "gpt"}, r"engine\.kind"),
         ({"stack.name": "Has Space"}, r"stack\.name"),

@@ -134,8 +134,8 @@ def test_offline() -> None:
     ("control", "message"),
     [
         (ControlConfig(prior_energy_joules=(60.0, 20.0)), "has 2 values, the pack .* 3 levels"),
-        (ControlConfig(prior_device_s=(1.0, -1.0, 1.0)), "finite and not negative"),
-        (ControlConfig(prior_preference=(1.0, math.nan, 1.0)), "finite and not negative"),
+        (ControlConfig(prior_device_s=(1.0, -1.0, 1.0)), "must not be negative"),
+        (ControlConfig(prior_preference=(1.0, -0.1, 1.0)), "must not be negative"),
     ],
 )
 def test_priors_must_fit_the_pack(control: ControlConfig, message: str) -> None:

@@ -205,8 +205,8 @@ def priors(config: Config, levels: tuple[str, ...]) -> tuple[LevelProfile, ...]:
                 f"control.{key} has {len(values)} values, the pack {config.request.pack!r} has "
                 f"{len(levels)} levels ({', '.join(levels)})"
             )
-        if any(not math.isfinite(v) or v < 0 for v in values):
-            raise ConfigError(f"control.{key} must be finite and not negative: {values}")
+        if any(v < 0 for v in values):
+            raise ConfigError(f"control.{key} must not be negative: {values}")
     return build(
         levels,
         [NOTHING] * len(levels),
