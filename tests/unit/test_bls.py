@@ -3,12 +3,14 @@
 
 import threading
 import time
+import weakref
 from collections import Counter as Tally
 
 import numpy as np
 import pytest
 
 from sprout.errors import EngineUnavailable, RequestCancelled, RequestError
+from sprout.request import responses
 from sprout.request.bls import Desk, forwarded, gather
 from sprout_ext.ledger import Counter, Role, Segment, SegmentReader
 
@@ -198,6 +200,26 @@ def test_calls_and_cancels_are_counted(tmp_path):
     assert (found[Counter.BLS_REQUESTS], found[Counter.BLS_CANCELLED]) == (2, 1)
     desk.close()
     assert not segment.path.exists()
+
+
+class Handle(list):
+    """Stands for Triton's iterator; can be watched."""
+
+
+def test_responses_are_kept_for_a_while_after_their_end(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(responses.time, "monotonic", lambda: now)
+    kept = responses.Responses(kept_s=5)
+    handle = Handle([1, 2, 3])
+    alive = weakref.ref(handle)
+    assert list(kept.of(handle)) == [1, 2, 3]
+    del handle
+    now += 4.9
+    list(kept.of(Handle()))
+    assert alive() is not None
+    now += 0.1
+    list(kept.of(Handle()))
+    assert alive() is None
 
 
 def test_only_hints_are_forwarded_and_no_floats():

@@ -10,6 +10,7 @@ import triton_python_backend_utils as pb_utils
 
 from sprout.errors import EngineError, RequestCancelled, RequestError, SproutError
 from sprout.request.bls import Desk, forwarded
+from sprout.request.responses import Responses
 from sprout.request.settings import BlsSettings, Parameters
 from sprout.request.tensors import Array
 
@@ -29,14 +30,12 @@ class ChainError(SproutError):
 class TritonCall:
     """One request to this model."""
 
-    def __init__(self, request: Any, settings: BlsSettings) -> None:
+    def __init__(self, request: Any, settings: BlsSettings, responses: Responses) -> None:
         self._request = request
+        self._responses = responses
         self._sender = request.get_response_sender()
         self._settings = settings
-        wanted = set(request.requested_output_names())
-        self._outputs = [
-            name for name in settings.outputs if name in wanted or name == "text_output"
-        ]
+        self._wanted = set(request.requested_output_names())
 
     def cancelled(self) -> bool:
         return bool(self._request.is_cancelled())
@@ -51,16 +50,26 @@ class TritonCall:
         inner = pb_utils.InferenceRequest(
             model_name=self._settings.chain,
             request_id=inner_id,
-            requested_output_names=self._outputs,
+            # Without the text there would be no telling whether an answer came.
+            requested_output_names=[
+                name
+                for name in self._settings.outputs
+                if name in self._wanted or name == "text_output"
+            ],
             inputs=inputs,
             parameters=forwarded(self._request.parameters()),
         )
-        for response in inner.exec(decoupled=True):
+        error: ChainError | None = None
+        # To their end, even behind an error.
+        for response in self._responses.of(inner.exec(decoupled=True)):
             if response.has_error():
-                raise ChainError(response.error())
+                error = error or ChainError(response.error())
+                continue
             tensors = response.output_tensors()
-            if tensors:
+            if tensors and error is None:
                 yield {tensor.name(): tensor.as_numpy() for tensor in tensors}
+        if error is not None:
+            raise error
 
     def stop(self, inner_id: str) -> None:
         zero = np.zeros((1, 1), np.int32)
@@ -76,11 +85,13 @@ class TritonCall:
             requested_output_names=["output_ids"],
             inputs=inputs,
         )
-        for _ in inner.exec(decoupled=True):
+        for _ in self._responses.of(inner.exec(decoupled=True)):
             pass
 
     def answer(self, outputs: Mapping[str, Array]) -> None:
-        tensors = [pb_utils.Tensor(name, array) for name, array in outputs.items()]
+        tensors = [
+            pb_utils.Tensor(name, array) for name, array in outputs.items() if name in self._wanted
+        ]
         self._sender.send(pb_utils.InferenceResponse(output_tensors=tensors), flags=_FINAL)
 
     def fail(self, error: SproutError) -> None:
@@ -96,10 +107,11 @@ class TritonPythonModel:
         parameters = Parameters.of_model(args["model_config"])
         self._settings = BlsSettings.read(parameters, args["model_instance_name"])
         self._desk = Desk.open(self._settings)
+        self._responses = Responses()
 
     def execute(self, requests: list[Any]) -> None:
         for request in requests:
-            self._desk.take(TritonCall(request, self._settings))
+            self._desk.take(TritonCall(request, self._settings, self._responses))
 
     def finalize(self) -> None:
         self._desk.close()
