@@ -31,6 +31,13 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+def connectable(host: str) -> str:
+    """What to write before ":port" to reach, on this machine, what listens on `host`."""
+    host = host.strip("[]")
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
+    return f"[{host}]" if ":" in host else host
+
+
 def control_address(control: ControlConfig) -> str:
     """Where to connect to, of the host and port that the control plane listens on.
 
@@ -38,9 +45,7 @@ def control_address(control: ControlConfig) -> str:
     """
     if control.port == 0:
         raise ConfigError("control.port must be set: 0 is for the control plane itself")
-    host = control.host.strip("[]")
-    host = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-    return f"[{host}]:{control.port}" if ":" in host else f"{host}:{control.port}"
+    return f"{connectable(control.host)}:{control.port}"
 
 
 def read_secret(path: Path, key: str) -> bytes:

@@ -20,7 +20,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from sprout.channel import connect, translated
+from sprout.channel import connect, control_address, translated
 from sprout.config import CarbonConfig, Config, ControlConfig, StackConfig, TlsConfig
 from sprout.control.run import run, serve
 from sprout.errors import ConfigError, ControlError, StackError
@@ -562,6 +562,21 @@ def test_tls_without_a_token_is_not_enough(authority: Path, tmp_path: Path) -> N
     config = configure(tmp_path, tls=tls_of(authority, "server", None), host="0.0.0.0")
     with pytest.raises(ConfigError, match="is not loopback"):
         asyncio.run(run(config, asyncio.Event()))
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "127.0.0.1:8003"),
+        ("control.example", "control.example:8003"),
+        ("0.0.0.0", "127.0.0.1:8003"),
+        ("::", "[::1]:8003"),
+        ("::1", "[::1]:8003"),
+        ("[2001:db8::7]", "[2001:db8::7]:8003"),
+    ],
+)
+def test_where_to_connect_to(host: str, address: str) -> None:
+    assert control_address(ControlConfig(host=host)) == address
 
 
 def test_half_a_tls_configuration(authority: Path, tmp_path: Path) -> None:
