@@ -6,6 +6,7 @@ Every test names what is killed and what must follow. The processes are real.
 
 import contextlib
 import os
+import queue
 import signal
 import sqlite3
 import threading
@@ -13,15 +14,19 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tritonclient.grpc as grpcclient
 
-from sprout.config import Config, load
+from sprout.config import Config
 from sprout.errors import EngineError, EngineUnavailable
 from sprout.serve.background import BackgroundStack
 from sprout.serve.client import Answer, Client
 from sprout_ext.ledger import COUNTERS, segments
+
+MakeConfig = Callable[..., Config]
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -29,37 +34,20 @@ PROMPT = "Tell me about the sea."
 BACK_S = 15.0  # a dead stub, engine or server: service again within this
 
 
-def config(tmp_path: Path, name: str, **flags: object) -> Config:
-    settings: dict[str, object] = {
-        "stack.name": f"{name}-{os.getpid()}",
-        "stack.state_dir": str(tmp_path / "state"),
-        "triton.http_port": 0,
-        "triton.grpc_port": 0,
-        "triton.metrics_port": 0,
-        "control.port": 0,
-        "carbon.source": "constant",
-        "carbon.constant_g_per_kwh": 300.0,
-        "engine.kind": "echo",
-        "control.interval_s": 0.5,
-        "control.control_share": 0.0,
-        "agent.abandoned_after_s": 1.0,
-        "agent.report_interval_s": 0.2,
-    }
-    return load(flags={**settings, **{key.replace("__", "."): v for key, v in flags.items()}})
+# What the tests wait for must not take its usual, unhurried time.
+HASTE = {
+    "control__interval_s": 0.5,
+    "agent__abandoned_after_s": 1.0,
+    "agent__report_interval_s": 0.2,
+}
 
 
 @pytest.fixture(scope="module")
-def echo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundStack]:
+def echo(stack_config: MakeConfig, tokenizer_dir: Path) -> Iterator[BackgroundStack]:
     """A stack with the echo engine at 50 tokens/s: a stream lasts as long as it is asked."""
-    cfg = config(tmp_path_factory.mktemp("echo"), "fail-echo", engine__echo_tokens_per_s=50.0)
-    with BackgroundStack(cfg) as stack:
-        yield stack
-
-
-@pytest.fixture(scope="module")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BackgroundStack]:
-    """A stack with the embedded engine."""
-    cfg = config(tmp_path_factory.mktemp("real"), "fail-real", engine__kind="llama_cpp")
+    cfg = stack_config(
+        "fail", engine__tokenizer_dir=tokenizer_dir, engine__echo_tokens_per_s=50.0, **HASTE
+    )
     with BackgroundStack(cfg) as stack:
         yield stack
 
@@ -186,9 +174,11 @@ def test_agent_killed_no_request_fails_and_no_outcome_is_lost(echo: BackgroundSt
     assert outcomes(echo) - before == len(load_.answers)
 
 
-def test_expired_policy_serves_l0_and_says_so(tmp_path: Path) -> None:
+def test_expired_policy_serves_l0_and_says_so(
+    stack_config: MakeConfig, tokenizer_dir: Path
+) -> None:
     """ttl 2 s, control plane stopped (SIGSTOP): answers go on at L0, fallbacks are counted."""
-    cfg = config(tmp_path, "fail-ttl", control__ttl_s=2.0)
+    cfg = stack_config("ttl", engine__tokenizer_dir=tokenizer_dir, control__ttl_s=2.0, **HASTE)
     with BackgroundStack(cfg) as stack:
         wait(lambda: (ask(stack).receipt or None) is not None, 10, "answer")
         wait(lambda: ask(stack).receipt.policy_version > 0, 10, "policy")  # type: ignore[union-attr]
@@ -209,17 +199,17 @@ def test_expired_policy_serves_l0_and_says_so(tmp_path: Path) -> None:
 # --- engine ------------------------------------------------------------------------------------
 
 
-def test_engine_killed_idle_is_served_after_its_restart(real: BackgroundStack) -> None:
-    assert serves(real)
-    victim = pid(real, "engine")
+def test_engine_killed_idle_is_served_after_its_restart(real_stack: BackgroundStack) -> None:
+    assert serves(real_stack)
+    victim = pid(real_stack, "engine")
     kill(victim)
     # The next request may wait for the restart, but it is served.
-    answer = ask(real, timeout_s=BACK_S)
+    answer = ask(real_stack, timeout_s=BACK_S)
     assert answer.output_tokens > 0
-    assert pid(real, "engine") != victim
+    assert pid(real_stack, "engine") != victim
 
 
-def test_engine_killed_busy_ends_streams_with_a_clear_error(real: BackgroundStack) -> None:
+def test_engine_killed_busy_ends_streams_with_a_clear_error(real_stack: BackgroundStack) -> None:
     started, errors = threading.Barrier(4, timeout=30), []
 
     def stream() -> None:
@@ -232,7 +222,7 @@ def test_engine_killed_busy_ends_streams_with_a_clear_error(real: BackgroundStac
 
         try:
             ask(
-                real,
+                real_stack,
                 "Count from one to five hundred.",
                 max_tokens=600,
                 on_text=on_text,
@@ -245,15 +235,15 @@ def test_engine_killed_busy_ends_streams_with_a_clear_error(real: BackgroundStac
     with ThreadPoolExecutor(3) as pool:
         futures = [pool.submit(stream) for _ in range(3)]
         started.wait()
-        victim = pid(real, "engine")
+        victim = pid(real_stack, "engine")
         kill(victim)
         for future in futures:
             future.result(60)
     assert len(errors) == 3
     assert all("engine" in error for error in errors)
-    took = wait(lambda: serves(real), BACK_S, "service after the engine's death")
+    took = wait(lambda: serves(real_stack), BACK_S, "service after the engine's death")
     assert took < BACK_S
-    wait(lambda: open_flights(real) == 0, 20, "no flight leaked")
+    wait(lambda: open_flights(real_stack) == 0, 20, "no flight leaked")
 
 
 # --- Triton's stubs ----------------------------------------------------------------------------
@@ -315,4 +305,115 @@ def test_200_streams_a_third_cancelled_through_the_ensemble(echo: BackgroundStac
         assert all(pool.map(one, range(200)))
     wait(lambda: open_flights(echo) == 0, 60, "no flight leaked")
     wait(lambda: outcomes(echo) - before >= 133, 30, "outcomes")
+    assert serves(echo)
+
+
+def test_200_streams_a_third_cancelled_on_the_engine(echo: BackgroundStack) -> None:
+    """There a cancel arrives: exactly those are stopped, the others end whole."""
+    before = counters(echo)["engine_cancelled"]
+    tokens = 60  # 1.2 s
+
+    def one(index: int) -> int:
+        """Tokens that came."""
+        ends: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        with grpcclient.InferenceServerClient(echo.endpoint("grpc")) as client:
+            client.start_stream(lambda result, error: ends.put((result, error)))
+            client.async_stream_infer(
+                "tensorrt_llm", engine_inputs(tokens), enable_empty_final_response=True
+            )
+            came = ends.get(timeout=120)[0].as_numpy("output_ids").size
+            if index % 3 == 0:
+                client.stop_stream(cancel_requests=True)
+                return 0
+            while came < tokens:
+                came += ends.get(timeout=120)[0].as_numpy("output_ids").size
+            client.stop_stream()
+            return came
+
+    with ThreadPoolExecutor(200) as pool:
+        came = list(pool.map(one, range(200)))
+    assert came == [0 if index % 3 == 0 else tokens for index in range(200)]
+    wait(lambda: counters(echo)["engine_cancelled"] - before == 67, 20, "67 stopped")
+    assert serves(echo)
+
+
+def engine_inputs(tokens: int) -> list[grpcclient.InferInput]:
+    given = {
+        "input_ids": np.array([[1, 2, 3]], np.int32),
+        "input_lengths": np.array([[3]], np.int32),
+        "request_output_len": np.array([[tokens]], np.int32),
+        "streaming": np.array([[True]]),
+    }
+    made = []
+    for name, array in given.items():
+        tensor = grpcclient.InferInput(
+            name, array.shape, "BOOL" if array.dtype == bool else "INT32"
+        )
+        tensor.set_data_from_numpy(array)
+        made.append(tensor)
+    return made
+
+
+# --- hostile requests ---------------------------------------------------------------------------
+
+
+def test_repeated_and_empty_request_ids_are_served_each_on_its_own(echo: BackgroundStack) -> None:
+    before = outcomes(echo)
+    ids = ["", "7", "7", "", "7", "x" * 500] * 4
+
+    def one(request_id: str) -> Answer:
+        return ask(echo, request_id=request_id, max_tokens=10)
+
+    with ThreadPoolExecutor(len(ids)) as pool:
+        answers = list(pool.map(one, ids))
+    assert len({answer.text for answer in answers}) <= 3  # one per level
+    assert all(answer.output_tokens == 10 and answer.receipt for answer in answers)
+    wait(lambda: outcomes(echo) - before == len(ids), 20, "one outcome each")
+
+
+def test_a_prompt_of_a_megabyte_fails_alone_with_the_limit(
+    echo: BackgroundStack, real_stack: BackgroundStack
+) -> None:
+    with (
+        Load(echo, clients=2) as load_,
+        pytest.raises(EngineError, match="limit is 1048576"),
+    ):
+        ask(echo, "a " * (1 << 19) + "b")
+    assert load_.errors == []
+    # Within the limit of bytes, beyond that of tokens.
+    with pytest.raises(EngineError, match="limit.* 2048"):
+        ask(real_stack, "a " * (1 << 18))
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "dtype"),
+    [
+        ("max_tokens", np.array([[5, 6]], np.int32), "INT32"),
+        ("max_tokens", np.array([[5]], np.int64), "INT64"),
+        ("temperature", np.array([[np.nan]], np.float32), "FP32"),
+        ("beam_width", np.array([[4]], np.int32), "INT32"),
+        ("unheard_of", np.array([[1]], np.int32), "INT32"),
+        ("stop_words", np.array([[b"\xff"]], object), "BYTES"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_malformed_tensors_fail_by_name(
+    echo: BackgroundStack, name: str, array: np.ndarray, dtype: str
+) -> None:
+    given = {"text_input": (np.array([[b"Hi"]], object), "BYTES")}
+    given["max_tokens"] = (np.array([[2]], np.int32), "INT32")
+    given[name] = (array, dtype)
+    tensors = []
+    for key, (value, kind) in given.items():
+        tensor = grpcclient.InferInput(key, value.shape, kind)
+        tensor.set_data_from_numpy(value)
+        tensors.append(tensor)
+    ends: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    with grpcclient.InferenceServerClient(echo.endpoint("grpc")) as client:
+        client.start_stream(lambda result, error: ends.put((result, error)))
+        client.async_stream_infer("ensemble", tensors)
+        _, error = ends.get(timeout=20)
+        client.stop_stream()
+    assert error is not None
+    assert name in error.message()
     assert serves(echo)

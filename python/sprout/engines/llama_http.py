@@ -127,9 +127,11 @@ class LlamaHttp:
             await response.aclose()
 
     async def _send(self, path: str, body: Any, extensions: dict[str, Any]) -> httpx.Response:
-        """The response, its body unread. Tries again while nobody is there to answer."""
+        """The response, its body unread. Tries again while nobody is there to answer, and once if
+        the engine died before it answered: not more, for the prompt may be what kills it.
+        """
         now = asyncio.get_running_loop().time
-        delay = _FIRST_DELAY_S
+        delay, lost = _FIRST_DELAY_S, False
         while True:
             request = self._http.build_request(
                 "GET" if body is None else "POST", path, json=body, extensions=extensions
@@ -140,7 +142,9 @@ class LlamaHttp:
                 why = "nobody answers"
                 self._info = None  # whoever comes back may be another model
             except httpx.HTTPError as error:
-                raise self._gone(error) from None
+                if lost or isinstance(error, httpx.TimeoutException):
+                    raise self._gone(error) from None
+                why, lost, self._info = "it went away", True, None
             else:
                 if response.status_code == httpx.codes.OK:
                     self._down_since = None
