@@ -97,6 +97,9 @@ BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept {
     Payload payload;
     load_all(buffer.payload, payload.data(), payload.size());
     const std::uint64_t stamp = load(buffer.checksum);
+    // Between the loads of `active` and `sequence` the writer may have come round to this buffer
+    // and not yet flipped: what is not in force is not to be seen, since its writer may die first.
+    if (load(file.active) != active) continue;
     // Each load acquires: had one of them seen a later writing, this one would see its sequence.
     if (load(buffer.sequence) != sequence) continue;
     const bool known = copy.words[0] == sequence &&

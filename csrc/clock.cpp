@@ -42,7 +42,9 @@ bool hold(const ClockFile& file, ClockNow& out, Held& held) noexcept {
     Payload payload;
     load_all(held.state->payload, payload.data(), payload.size());
     const std::uint64_t stamp = load(held.state->checksum);
-    if (!held.still()) continue;
+    // Between the loads of `active` and `sequence` the writer may have come round to this state and
+    // not yet flipped: what is not in force is not to be seen, since its writer may die first.
+    if (load(file.active) != active || !held.still()) continue;
     if (stamp != checksum(held.sequence, payload)) return false;
     out.t_ns = static_cast<std::int64_t>(payload[S::kTime]);
     out.integral_j_per_s = real(payload[S::kIntegral]);

@@ -15,10 +15,16 @@ using Word = std::atomic<std::uint64_t>;
 static_assert(Word::is_always_lock_free && sizeof(Word) == 8 && alignof(Word) == 8);
 static_assert(std::endian::native == std::endian::little, "the files are little-endian");
 
+#ifndef SPROUT_BEFORE_ACCESS  // tests/pause.h
+#define SPROUT_BEFORE_ACCESS() static_cast<void>(0)
+#endif
+
 inline std::uint64_t load(const Word& word) noexcept {
+  SPROUT_BEFORE_ACCESS();
   return word.load(std::memory_order_acquire);
 }
 inline void store(Word& word, std::uint64_t value) noexcept {
+  SPROUT_BEFORE_ACCESS();
   word.store(value, std::memory_order_release);
 }
 

@@ -45,6 +45,12 @@ std::uint64_t whole(std::byte* memory) {
   return found.version;
 }
 
+// What was in force once is not taken back.
+void check(std::byte* memory) {
+  const std::uint64_t before = whole(memory);
+  EXPECT(whole(memory) >= before);
+}
+
 void write(std::byte* memory, const test::Running& running) {
   std::uint64_t n = whole(memory);
   while (running) board_publish(file(memory), policy_of(++n));
@@ -56,6 +62,7 @@ int main(int argc, char** argv) {
   return test::run({.bytes = sizeof(BoardFile),
                     .init = [](std::byte* memory) { board_init(file(memory)); },
                     .writers = {write},
-                    .check = [](std::byte* memory) { whole(memory); }},
+                    .check = check,
+                    .written = whole},
                    argc, argv);
 }

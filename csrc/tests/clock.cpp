@@ -70,6 +70,12 @@ int main(int argc, char** argv) {
   return test::run({.bytes = sizeof(ClockFile),
                     .init = [](std::byte* memory) { clock_init(file(memory)); },
                     .writers = {write},
-                    .check = check},
+                    .check = check,
+                    .written =
+                        [](std::byte* memory) {
+                          ClockNow now;
+                          EXPECT(clock_read(file(memory), now));
+                          return static_cast<std::uint64_t>(now.t_ns / kSecond);
+                        }},
                    argc, argv);
 }

@@ -4,6 +4,7 @@
 // ThreadSanitizer, which sees all memory there is), or as processes that are killed with -9.
 #pragma once
 
+#include <sched.h>
 #include <signal.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -39,6 +40,7 @@ struct Scenario {
   void (*init)(std::byte* memory);  // a fresh file in zeroed memory
   std::vector<Writer> writers;      // one process or thread each; go on with what they find
   void (*check)(std::byte* memory);
+  std::uint64_t (*written)(std::byte* memory);  // how much the writers did so far
   // After all writers were killed: what the next ones need. May be empty.
   void (*bury)(std::byte* memory) = nullptr;
 };
@@ -60,7 +62,10 @@ inline long threads(const Scenario& scenario, std::byte* memory, Clock::time_poi
     all.emplace_back([=, &running] { writer(memory, running); });
   for (int i = 0; i < 2; ++i) {
     all.emplace_back([&, memory] {
-      for (; running; ++checks) scenario.check(memory);
+      for (; running; ++checks) {
+        scenario.check(memory);
+        if (checks % 8 == 0) ::sched_yield();  // more threads than cores: let the writers write
+      }
     });
   }
   std::this_thread::sleep_until(until);
@@ -71,6 +76,7 @@ inline long threads(const Scenario& scenario, std::byte* memory, Clock::time_poi
 
 inline long kills(const Scenario& scenario, std::byte* memory, Clock::time_point until) {
   std::mt19937 random(7);
+  const pid_t parent = ::getpid();
   long rounds = 0;
   for (; Clock::now() < until; ++rounds) {
     std::vector<pid_t> children;
@@ -78,7 +84,8 @@ inline long kills(const Scenario& scenario, std::byte* memory, Clock::time_point
       const pid_t child = ::fork();
       EXPECT(child >= 0);
       if (child == 0) {
-        ::prctl(PR_SET_PDEATHSIG, SIGKILL);  // nobody hammers on after a failed check
+        // Nobody hammers on after a failed check.
+        if (::prctl(PR_SET_PDEATHSIG, SIGKILL) != 0 || ::getppid() != parent) std::_Exit(2);
         const Running running = true;
         writer(memory, running);
         std::_Exit(2);
@@ -86,8 +93,10 @@ inline long kills(const Scenario& scenario, std::byte* memory, Clock::time_point
       children.push_back(child);
     }
     const auto death = Clock::now() + std::chrono::microseconds(50 + random() % 3000);
-    do scenario.check(memory);
-    while (Clock::now() < death);
+    do {
+      scenario.check(memory);
+      ::sched_yield();
+    } while (Clock::now() < death);
     for (const pid_t child : children) {
       int status = 0;
       EXPECT(::kill(child, SIGKILL) == 0);
@@ -112,8 +121,10 @@ inline int run(const Scenario& scenario, int argc, char** argv) {
   const bool kill = std::string_view(argv[1]) == "kills";
   const long done = (kill ? kills : threads)(scenario, memory, until);
   scenario.check(memory);
-  EXPECT(done > 0);
-  std::printf("%s: %ld %s, no fault\n", argv[0], done, kill ? "rounds of kills" : "checks");
+  const auto written = static_cast<unsigned long long>(scenario.written(memory));
+  EXPECT(done > 0 && written > 100);
+  std::printf("%s: %ld %s, %llu writings, no fault\n", argv[0], done,
+              kill ? "rounds of kills" : "checks", written);
   ::munmap(memory, scenario.bytes);
   return 0;
 }

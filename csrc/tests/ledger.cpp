@@ -73,13 +73,22 @@ void for_flights(std::byte* memory, const test::Running& running, Each&& each) {
   while (running) {
     for (std::uint32_t slot = 0; slot < kRecords; ++slot)
       if (flight_read(table, slot, row)) each(table, row);
+    ::sched_yield();
   }
 }
 
 void open(std::byte* memory, const test::Running& running) {
   SegmentView table = view(memory);
   std::uint32_t cursor = 0;
-  for (std::uint64_t n = 1; running;) n += flight_open(table, cursor, opening_of(n)) != 0;
+  for (std::uint64_t n = 1; running;) {
+    if (const std::uint64_t ticket = flight_open(table, cursor, opening_of(n)); ticket != 0) {
+      const Record& record = table.record[high(ticket) & 0xFFFF];
+      EXPECT(high(load(record.released.state)) + 1 >= low(ticket));  // its last flight was over
+      ++n;
+    } else {
+      ::sched_yield();
+    }
+  }
 }
 
 void engine(std::byte* memory, const test::Running& running) {
@@ -101,13 +110,23 @@ void closer(std::byte* memory, const test::Running& running) {
   });
 }
 
-// Releases what has ended; reaps some that have not, under the hands of their writers.
+// Releases what has ended; now and then reaps one that has not, under the hands of its writers.
 void agent(std::byte* memory, const test::Running& running) {
-  for_flights(memory, running, [](SegmentView& table, const FlightRow& row) {
+  std::minstd_rand random(1);
+  for_flights(memory, running, [&random](SegmentView& table, const FlightRow& row) {
     expect_whole(row);
     const bool ended = row.phase >= static_cast<std::uint8_t>(Phase::kFinished) && row.closed;
-    if (ended || number(row.ticket, 12) % 3 == 0) flight_release(table, row.slot, row.generation);
+    if (ended || random() % 16 == 0) flight_release(table, row.slot, row.generation);
   });
+}
+
+// Flights opened since the table was made.
+std::uint64_t opened(std::byte* memory) {
+  const SegmentView table = view(memory);
+  std::uint64_t sum = 0;
+  for (std::uint32_t slot = 0; slot < kRecords; ++slot)
+    sum += high(load(table.record[slot].opened.state));
+  return sum;
 }
 
 void check(std::byte* memory) {
@@ -117,11 +136,18 @@ void check(std::byte* memory) {
     if (flight_read(table, slot, row)) expect_whole(row);
 }
 
-// A slot whose opener died while opening goes down with its segment.
+// A slot whose opener died while opening goes down with its segment; here it stands in for one of
+// a new segment, so that generations go on counting.
+void renew(std::byte* memory, std::uint32_t slot) {
+  Record& record = view(memory).record[slot];
+  const std::uint32_t generation = high(load(record.opened.state));
+  store(record.released.state, pack(Record::kReleased, generation));
+}
+
 void bury(std::byte* memory) {
   const SegmentView table = view(memory);
   for (std::uint32_t slot = 0; slot < kRecords; ++slot)
-    if (low(load(table.record[slot].opened.state)) == Record::kWriting) return init(memory);
+    if (low(load(table.record[slot].opened.state)) == Record::kWriting) renew(memory, slot);
 }
 
 }  // namespace
@@ -131,6 +157,7 @@ int main(int argc, char** argv) {
                     .init = init,
                     .writers = {open, engine, closer, agent},
                     .check = check,
+                    .written = opened,
                     .bury = bury},
                    argc, argv);
 }
