@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Private: the public faces are sampler.py, board.py, ledger.py and clock.py, and say what is what.
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self, final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,8 +17,9 @@ def draw_batch(
 def cuda_built() -> bool: ...
 def cuda_available() -> bool: ...
 
+@final
 class Sampler:
-    def __init__(self, shares: _Shares, key: int) -> None: ...
+    def __new__(cls, shares: _Shares, key: int) -> Self: ...
     def draw(self, sequence: int, stream: int = 0, /) -> int: ...
 
 class Choice:
