@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from sprout.config import Config
 
 ROOT = Path(__file__).parents[2]
