@@ -168,13 +168,13 @@ STOCK_OUTPUTS = {
 # What Sprout adds; a stock client never meets a required one.
 ADDED_INPUTS = {
     "tensorrt_llm": "flight UINT64 1 ? []",
-    "postprocessing": "FLIGHT UINT64 1 ?\nLAST_TOKEN_TIME_NS INT64 1 ?",
+    "postprocessing": "FLIGHT UINT64 -1 ?\nLAST_TOKEN_TIME_NS INT64 1 ?",
 }
 ADDED_OUTPUTS = {
     "ensemble": RECEIPT,
     "tensorrt_llm_bls": RECEIPT,
     "preprocessing": "FLIGHT UINT64 1",
-    "tensorrt_llm": "flight UINT64 1",
+    "tensorrt_llm": "flight UINT64 -1",
     "postprocessing": RECEIPT.upper(),
 }
 # Parameter key -> placeholder, as in the stock files.

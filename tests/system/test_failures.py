@@ -381,7 +381,7 @@ def test_a_prompt_of_a_megabyte_fails_alone_with_the_limit(
         ask(echo, "a " * (1 << 19) + "b")
     assert load_.errors == []
     # Within the limit of bytes, beyond that of tokens.
-    with pytest.raises(EngineError, match="limit.* 2048"):
+    with pytest.raises(EngineError, match="at most 2048 tokens"):
         ask(real_stack, "a " * (1 << 18))
 
 

@@ -49,7 +49,7 @@ def test_sampling_is_explicit() -> None:
     assert (asked["top_k"], asked["repeat_penalty"]) == (40, 1.0)
 
 
-@pytest.mark.parametrize(("end_id", "ignore"), [(None, True), (-1, True), (2, False), (50, True)])
+@pytest.mark.parametrize(("end_id", "ignore"), [(None, False), (-1, True), (2, False), (50, True)])
 def test_end_id(end_id: int | None, ignore: bool) -> None:
     assert ask(end_id=end_id)["ignore_eos"] is ignore
 

@@ -226,7 +226,7 @@ def test_min_tokens_that_ends_inside_a_character(llama: FakeLlama, client: Llama
 def test_min_tokens_without_an_end_token_needs_nothing(
     llama: FakeLlama, client: LlamaClient
 ) -> None:
-    ask(client, min_tokens=3).wait()
+    ask(client, min_tokens=3, end_id=-1).wait()
     assert len(llama.bodies) == 1
 
 

@@ -127,10 +127,18 @@ def test_middle_chunk() -> None:
     assert tensors["output_ids"].tolist() == [[[4, 5]]]
     assert tensors["sequence_length"].tolist() == [[2]]
     assert tensors["flight"].tolist() == [[77]]
+    assert set(tensors) == {"output_ids", "sequence_length", "flight"}
+
+
+def test_last_chunk_of_a_flight_is_known_by_the_time_behind_its_ticket() -> None:
+    tensors = response(asked(flight=np.array([77], np.uint64)), Chunk([4, 5], END))
+    assert tensors["flight"].tolist() == [[77, 40]]
+    assert set(tensors) == {"output_ids", "sequence_length", "flight"}
+
+
+def test_indices_for_who_asks_for_sequences() -> None:
+    tensors = response(asked(num_return_sequences=np.array([1], np.int32)), Chunk([4]))
     assert tensors["batch_index"].tolist() == tensors["sequence_index"].tolist() == [[0]]
-    assert set(tensors) == {
-        *("output_ids", "sequence_length", "flight", "batch_index", "sequence_index")
-    }
 
 
 def test_last_chunk_without_tokens() -> None:

@@ -36,8 +36,8 @@ def chunk(tokens, ticket=None, last=False):
         "SEQUENCE_LENGTH": np.array([[len(tokens)]], np.int32),
     }
     if ticket is not None:
-        tensors["FLIGHT"] = np.array([[ticket]], np.uint64)
-    if last:
+        tensors["FLIGHT"] = np.array([[ticket, 5] if last else [ticket]], np.uint64)
+    elif last:
         tensors["LAST_TOKEN_TIME_NS"] = np.array([[5]], np.int64)
     return tensors
 

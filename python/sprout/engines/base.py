@@ -25,7 +25,7 @@ class Generation:
     request_id: str  # the client's, may be empty, may repeat
     input_ids: NDArray[np.int32]  # (tokens,), at least one
     max_tokens: int  # at least 1
-    end_id: int | None = None  # None or -1: no token ends the answer, as stock
+    end_id: int | None = None  # None: the model's own; -1: no token ends the answer
     stop_words: tuple[tuple[int, ...], ...] = ()
     temperature: float | None = None
     top_k: int | None = None

@@ -88,7 +88,7 @@ def body(
         # The last event would carry 2 KB of settings.
         "response_fields": ["stop", "stop_type", "tokens_predicted"],
         "cache_prompt": cache_prompt,
-        "ignore_eos": g.end_id not in info.end_ids,
+        "ignore_eos": g.end_id is not None and g.end_id not in info.end_ids,
         "stop": stop,
         "repeat_penalty": _or(g.repetition_penalty, repetition_penalty),
         "presence_penalty": _or(g.presence_penalty, 0.0),

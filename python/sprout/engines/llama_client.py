@@ -220,7 +220,8 @@ class LlamaClient:
     async def _least(self, job: _Job, ask: dict[str, Any], least: int) -> Reason:
         """The tokens before any end token may come: LENGTH once they are there."""
         end_id = job.generation.end_id
-        ask = {**ask, "ignore_eos": True, "logit_bias": [[end_id, False]]}
+        banned = [] if end_id is None else [[end_id, False]]
+        ask = {**ask, "ignore_eos": True, "logit_bias": banned}
         reason = await self._complete(job, ask, least, None)
         missing = least - len(job.ids)
         if reason is Reason.LENGTH and missing > 0:

@@ -30,6 +30,7 @@ class Asked:
     ticket: int  # of the flight ledger, 0 = no flight
     streaming: bool
     echo_input: bool  # the prompt's ids lead the answer (not when streaming, as stock)
+    indices: bool  # which sequence it is; of interest to who asks for several
     perf_metrics: bool
     num_input_tokens: bool
     num_output_tokens: bool
@@ -79,6 +80,7 @@ def parse(engine: str, request_id: str, inputs: Tensors, exclude_input: bool) ->
         ticket_of(inputs),
         streaming,
         echo_input=not streaming and not (exclude_input if excluded is None else excluded),
+        indices="num_return_sequences" in inputs,
         perf_metrics=bool(_scalar(inputs, "return_perf_metrics")),
         num_input_tokens=bool(_scalar(inputs, "return_num_input_tokens")),
         num_output_tokens=bool(_scalar(inputs, "return_num_output_tokens")),
@@ -88,7 +90,9 @@ def parse(engine: str, request_id: str, inputs: Tensors, exclude_input: bool) ->
 def response(asked: Asked, chunk: Chunk) -> dict[str, NDArray[Any]]:
     """The output tensors of one data response, with the batch dimension.
 
-    `last_token_time_ns` is there on the last one alone: that is how postprocessing knows the end.
+    The last one is known by `flight`, which then holds [ticket, time of the last token], or, where
+    there is no flight, by `last_token_time_ns`. What nobody asked for is left out: in an ensemble
+    each tensor costs as much as several microseconds of work.
     """
     ids = chunk.token_ids
     if asked.echo_input:
@@ -96,20 +100,22 @@ def response(asked: Asked, chunk: Chunk) -> dict[str, NDArray[Any]]:
     tensors: dict[str, NDArray[Any]] = {
         "output_ids": np.array(ids, np.int32).reshape(1, 1, -1),
         "sequence_length": np.array([[len(ids)]], np.int32),
-        "batch_index": _ZERO,
-        "sequence_index": _ZERO,
     }
+    end = chunk.end
     if asked.ticket:
-        tensors["flight"] = np.array([[asked.ticket]], np.uint64)
+        flight = [asked.ticket] if end is None else [asked.ticket, end.last_token_ns]
+        tensors["flight"] = np.array([flight], np.uint64)
+    if asked.indices:
+        tensors["batch_index"] = tensors["sequence_index"] = _ZERO
     if asked.num_input_tokens:
         count = len(asked.generation.input_ids)
         tensors["num_input_tokens"] = np.array([[count]], np.int32)
-    end = chunk.end
     if end is None:
         return tensors
     if asked.num_output_tokens:
         tensors["num_output_tokens"] = np.array([[end.output_tokens]], np.int32)
-    tensors["last_token_time_ns"] = np.array([[end.last_token_ns]], np.int64)
+    if asked.perf_metrics or not asked.ticket:
+        tensors["last_token_time_ns"] = np.array([[end.last_token_ns]], np.int64)
     if asked.perf_metrics:
         tensors["arrival_time_ns"] = np.array([[end.arrival_ns]], np.int64)
         tensors["first_scheduled_time_ns"] = np.array([[end.first_scheduled_ns]], np.int64)

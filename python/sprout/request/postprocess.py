@@ -5,7 +5,8 @@ A stream's state stands under its flight ticket, which the engine echoes with ev
 can't echo (TensorRT-LLM's C++ backend) leaves no way to tell streams apart: request ids repeat and
 may be empty. Its chunks are detokenized one by one, as the stock model does, and get no receipt.
 
-The end of a stream is the chunk that carries `LAST_TOKEN_TIME_NS`.
+The end of a stream is the chunk whose `FLIGHT` holds a time behind the ticket; without a ticket,
+the one that carries `LAST_TOKEN_TIME_NS`.
 """
 
 import logging
@@ -110,13 +111,14 @@ class Postprocessor:
     def _chunk(self, chunk: Tensors, now_ns: int) -> dict[str, Array]:
         rows = _rows(chunk)
         flight = chunk.get("FLIGHT")
-        ticket: int = flight.item() if flight is not None and flight.size == 1 else 0
+        marks = [] if flight is None else flight.ravel().tolist()
+        ticket, last = (marks[0], len(marks) > 1) if marks else (0, "LAST_TOKEN_TIME_NS" in chunk)
         if not ticket or len(rows) != 1:
-            if self._segment and "LAST_TOKEN_TIME_NS" in chunk:
+            if self._segment and last:
                 self._segment.count(Counter.UNATTRIBUTED)
             return {"OUTPUT": _texts([self._detokenizer.decode(ids) for ids in rows])}
         state = self._streams.get(ticket)
-        if "LAST_TOKEN_TIME_NS" not in chunk:
+        if not last:
             if state is None:
                 state = self._streams[ticket] = _State(self._detokenizer.stream(), now_ns)
             else:

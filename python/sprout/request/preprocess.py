@@ -194,12 +194,12 @@ class Preprocessor:
 
     def _outputs(self, given: Tensors, max_tokens: int) -> dict[str, Array]:
         """All but the prompt. What nobody gave is left out: those who read it have it optional."""
-        own = self._tokenizer
+        own, send = self._tokenizer, self._settings.send_end_id
         outputs: dict[str, Array | None] = {
             "REQUEST_OUTPUT_LEN": np.array([[max_tokens]], np.int32)
         }
-        end_id = one(given, "END_ID") if "END_ID" in given else own.eos_id
-        pad_id = one(given, "PAD_ID") if "PAD_ID" in given else own.pad_id
+        end_id = one(given, "END_ID") if "END_ID" in given else own.eos_id if send else None
+        pad_id = one(given, "PAD_ID") if "PAD_ID" in given else own.pad_id if send else None
         if end_id is not None:
             outputs["OUT_END_ID"] = np.array([[end_id]], np.int32)
         if pad_id is not None:

@@ -84,6 +84,9 @@ class PreprocessSettings:
     flights: int = 4096
     probe_token: str | None = None
     add_special_tokens: bool = True  # stock parameter: the tokenizer's own BOS
+    # The tokenizer's end and padding ids where the client gives none, as stock. An engine that
+    # knows its model's own needs none, and each tensor costs.
+    send_end_id: bool = True
 
     @classmethod
     def read(cls, parameters: Parameters, instance: str) -> "PreprocessSettings":
@@ -104,6 +107,7 @@ class PreprocessSettings:
             flights=parameters.integer("sprout_flights", cls.flights),
             probe_token=_probe_token(parameters.path("sprout_probe_token_file")),
             add_special_tokens=parameters.boolean("add_special_tokens", True),
+            send_end_id=parameters.boolean("sprout_send_end_id", True),
         )
 
 

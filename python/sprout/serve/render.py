@@ -65,6 +65,7 @@ def placeholder_values(
         "sprout_accept_rendered": request.accept_rendered,
         "sprout_max_prompt_bytes": request.max_prompt_bytes,
         "sprout_flights": request.flights,
+        "sprout_send_end_id": False,  # both engines know their model's own
         "sprout_probe_token_file": probe_token_file or "",
         "sprout_engine": engine.kind,
         "sprout_engine_url": engine_url,
