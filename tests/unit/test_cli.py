@@ -106,6 +106,15 @@ def test_pause_says_that_the_control_plane_is_away(
     assert "UNAVAILABLE" in capsys.readouterr().err
 
 
+def test_a_control_plane_on_no_port_is_nowhere(
+    nothing_up: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*nothing_up, "--set", "control.port=0", "pause"]) == 1
+    assert "is not up" in capsys.readouterr().err
+    assert run([*nothing_up, "--set", "control.port=0", "status", "--json"]) == 1
+    assert "is not up" in json.loads(capsys.readouterr().out)["control_error"]
+
+
 def test_render_fills_a_repository(nothing_up: list[str], tmp_path: Path) -> None:
     (tmp_path / "tokenizer").mkdir()
     own = ["--set", f"engine.tokenizer_dir={tmp_path / 'tokenizer'}"]

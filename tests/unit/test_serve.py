@@ -14,7 +14,8 @@ from sprout.errors import PrerequisiteError, StackError
 from sprout.serve import bundle, doctor, ports, weights
 from sprout.serve.doctor import Mark
 from sprout.serve.probes import Canary, _verdict
-from sprout.serve.stack import clean_stale
+from sprout.serve.services import EngineService
+from sprout.serve.stack import Stack, clean_stale
 from sprout.serve.state import StackLock, StackPaths, lock_owner, read_stack, write_stack
 from sprout.serve.triton import remove_leftovers, server_command
 
@@ -149,6 +150,18 @@ def test_leftovers_go_by_their_own_prefix_alone() -> None:
         other.unlink(missing_ok=True)
 
 
+@pytest.mark.parametrize(
+    ("host", "wanted"), [("::", "[::1]"), ("::1", "[::1]"), ("0.0.0.0", "127.0.0.1")]
+)
+def test_addresses_are_ones_to_connect_to(host: str, wanted: str, tmp_path: Path) -> None:
+    hosts = {f"{section}.host": host for section in ("triton", "control", "engine")}
+    given = hosts | {"stack.state_dir": tmp_path, "control.port": 0, "engine.port": 5}
+    cfg = load(environ={}, flags=given)
+    endpoints = Stack(cfg, processes=("triton",)).describe()["endpoints"]
+    assert {where.rpartition(":")[0] for where in endpoints.values()} == {wanted}
+    assert EngineService(cfg, StackPaths.of(cfg), tmp_path).url == f"http://{wanted}:5"
+
+
 def test_stale_processes_are_killed_and_strangers_are_not(paths: StackPaths) -> None:
     sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
     ours = subprocess.Popen(sleep, env={"SPROUT_CONFIG": str(paths.config)}, start_new_session=True)
@@ -219,6 +232,15 @@ def test_doctor_refuses_shared_memory_on_a_disk(free: dict[str, object]) -> None
     found = marks(load(environ={}, flags=free | {"stack.shm_dir": Path(__file__).parent / "x"}))
     assert found["stack.shm_dir"].mark is Mark.BAD
     assert "memory-backed" in found["stack.shm_dir"].remedy
+
+
+def test_doctor_notes_a_control_plane_that_is_not_there(free: dict[str, object]) -> None:
+    """Wherever it would be looked for; requests go on without."""
+    for port in (0, 1):
+        given = load(environ={}, flags=free | {"control.port": port, "control.host": "::1"})
+        found = list(doctor._control_plane(given))
+        assert [finding.mark for finding in found] == [Mark.NOTE]
+        assert ("[::1]:1" if port else "control.port = 0") in found[0].found
 
 
 def test_doctor_survives_a_check_that_breaks(

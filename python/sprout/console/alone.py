@@ -53,8 +53,8 @@ def engine(cfg: Config) -> None:
 
 def render(cfg: Config, engine_kind: str, folder: Path) -> None:
     """A model repository, filled in, at `folder`."""
+    from sprout.channel import connectable
     from sprout.serve.gguf import tokenizer_dir
-    from sprout.serve.probes import reachable
     from sprout.serve.render import placeholder_values, repository_source
     from sprout.serve.render import render as fill
     from sprout.serve.state import StackPaths
@@ -68,7 +68,7 @@ def render(cfg: Config, engine_kind: str, folder: Path) -> None:
         tokenizer = tokenizer_dir(model_path(cfg), StackPaths.of(cfg).state / "tokenizer")
     values = placeholder_values(
         cfg,
-        engine_url=f"http://{reachable(cfg.engine.host)}:{cfg.engine.port}",
+        engine_url=f"http://{connectable(cfg.engine.host)}:{cfg.engine.port}",
         tokenizer_dir=tokenizer,
         probe_token_file=StackPaths.of(cfg).probe_token,
     )

@@ -6,12 +6,12 @@ import sys
 from dataclasses import asdict
 from typing import Any
 
+from sprout.channel import connectable
 from sprout.config import Config
 from sprout.console.output import emit_json, err, grams, joules
 from sprout.directives import pack
 from sprout.errors import StackError
 from sprout.serve.client import Answer, Client
-from sprout.serve.probes import reachable
 from sprout.serve.state import StackPaths, read_stack
 
 
@@ -22,7 +22,7 @@ def grpc_address(cfg: Config) -> str:
         return str(stack["endpoints"]["grpc"])
     if cfg.triton.grpc_port == 0:
         raise StackError(f"stack {cfg.stack.name!r} is not up: `sprout up` first")
-    return f"{reachable(cfg.triton.host)}:{cfg.triton.grpc_port}"
+    return f"{connectable(cfg.triton.host)}:{cfg.triton.grpc_port}"
 
 
 def energy_estimated(cfg: Config) -> bool | None:

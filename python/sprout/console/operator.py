@@ -7,9 +7,9 @@ from typing import Any
 
 from google.protobuf.json_format import MessageToDict
 
-from sprout.channel import connect, translated
+from sprout.channel import connect, control_address, translated
 from sprout.config import Config
-from sprout.serve.probes import reachable
+from sprout.errors import ControlError
 from sprout.serve.state import StackPaths, read_stack
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
@@ -18,11 +18,16 @@ TIMEOUT_S = 5.0
 
 
 def address(cfg: Config) -> str:
-    """Of this stack's control plane if it is up (its port may have been a free one)."""
+    """Of this stack's control plane if it is up (its port may have been a free one).
+
+    Raises ControlError where it is not, and no port is configured.
+    """
     stack = read_stack(StackPaths.of(cfg))
     if stack is not None:
         return str(stack["endpoints"]["control"])
-    return f"{reachable(cfg.control.host)}:{cfg.control.port}"
+    if cfg.control.port == 0:
+        raise ControlError(f"stack {cfg.stack.name!r} is not up, and control.port = 0 names none")
+    return control_address(cfg.control)
 
 
 @contextmanager

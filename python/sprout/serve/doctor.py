@@ -13,10 +13,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from sprout.channel import control_address
 from sprout.config import Config
 from sprout.errors import SproutError
 from sprout.serve import bundle, ports, weights
-from sprout.serve.probes import reachable
 from sprout.serve.state import StackPaths, lock_owner, read_stack
 
 _SHM_MB = 128  # four stubs' regions with room to grow, ledger, board, clock
@@ -218,9 +218,11 @@ def _gpu(_: Config) -> Iterator[Finding]:
 def _control_plane(cfg: Config) -> Iterator[Finding]:
     """It need not be there: requests go on without, at L0 once the last policy has expired."""
     stack = read_stack(StackPaths.of(cfg))
-    where = f"{reachable(cfg.control.host)}:{cfg.control.port}"
-    if stack is not None:
-        where = stack["endpoints"]["control"]
+    if stack is None and cfg.control.port == 0:
+        problem = "not up; control.port = 0 lets it choose"
+        yield Finding("control plane", Mark.NOTE, problem, "`sprout up` starts one")
+        return
+    where = control_address(cfg.control) if stack is None else stack["endpoints"]["control"]
     host, _, port = where.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=1.0).close()

@@ -10,7 +10,7 @@ import grpc
 import httpx
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from sprout.channel import connect
+from sprout.channel import connect, control_address
 from sprout.config import Config
 
 
@@ -68,14 +68,9 @@ def _verdict(said: str) -> tuple[Canary, str]:
     return (Canary.BROKEN if dead else Canary.REFUSED), error
 
 
-def reachable(host: str) -> str:
-    """An address to connect to, for one to listen on."""
-    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(host, host)  # noqa: S104
-
-
 def control_serving(cfg: Config, timeout_s: float = 3.0) -> str | None:
     """The control plane's own health service says SERVING."""
-    address = f"{reachable(cfg.control.host)}:{cfg.control.port}"
+    address = control_address(cfg.control)
     try:
         with connect(address, cfg.control.tls) as channel:
             answer = health_pb2_grpc.HealthStub(channel).Check(

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from sprout.channel import connectable
 from sprout.config import ENV_PREFIX, ENV_RESERVED, Config
 from sprout.serve import probes
 from sprout.serve.process import Process
@@ -74,7 +75,7 @@ class EngineService(_Sprout):
 
     @property
     def url(self) -> str:
-        return f"http://{probes.reachable(self._cfg.engine.host)}:{self._cfg.engine.port}"
+        return f"http://{connectable(self._cfg.engine.host)}:{self._cfg.engine.port}"
 
     def command(self) -> Sequence[str]:
         engine = self._cfg.engine

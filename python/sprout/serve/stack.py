@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import sprout
+from sprout.channel import connectable
 from sprout.config import Config
 from sprout.errors import ConfigError, StackError
 from sprout.serve import ports, weights
 from sprout.serve.gguf import tokenizer_dir
-from sprout.serve.probes import reachable
 from sprout.serve.process import start_time, wait_gone
 from sprout.serve.services import AgentService, ControlService, EngineService
 from sprout.serve.state import (
@@ -126,7 +126,7 @@ class Stack:
         return TritonService(
             self.cfg,
             self.paths,
-            engine_url=f"http://{reachable(self.cfg.engine.host)}:{self.cfg.engine.port}",
+            engine_url=f"http://{connectable(self.cfg.engine.host)}:{self.cfg.engine.port}",
             tokenizer_dir=tokenizer,
             engine_ready=self._engine_ready,
         )
@@ -162,11 +162,11 @@ class Stack:
             "ready": self.ready,
             "engine": cfg.engine.kind,
             "endpoints": {
-                "http": f"{reachable(cfg.triton.host)}:{cfg.triton.http_port}",
-                "grpc": f"{reachable(cfg.triton.host)}:{cfg.triton.grpc_port}",
-                "metrics": f"{reachable(cfg.triton.host)}:{cfg.triton.metrics_port}",
-                "control": f"{reachable(cfg.control.host)}:{cfg.control.port}",
-                "engine": f"{reachable(cfg.engine.host)}:{cfg.engine.port}",
+                "http": f"{connectable(cfg.triton.host)}:{cfg.triton.http_port}",
+                "grpc": f"{connectable(cfg.triton.host)}:{cfg.triton.grpc_port}",
+                "metrics": f"{connectable(cfg.triton.host)}:{cfg.triton.metrics_port}",
+                "control": f"{connectable(cfg.control.host)}:{cfg.control.port}",
+                "engine": f"{connectable(cfg.engine.host)}:{cfg.engine.port}",
             },
             "processes": {
                 u.service.name: {

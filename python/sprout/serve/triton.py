@@ -14,6 +14,7 @@ import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from sprout.channel import connectable
 from sprout.config import Config
 from sprout.serve import bundle, probes
 from sprout.serve.process import Process, log_tail, start_time
@@ -64,7 +65,7 @@ class TritonService(Service):
 
     @property
     def url(self) -> str:
-        return f"http://{probes.reachable(self._cfg.triton.host)}:{self._cfg.triton.http_port}"
+        return f"http://{connectable(self._cfg.triton.host)}:{self._cfg.triton.http_port}"
 
     @property
     def stubs(self) -> list[int]:
