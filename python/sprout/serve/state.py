@@ -7,13 +7,12 @@ import hashlib
 import json
 import os
 import shutil
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from sprout.config import Config
+from sprout.config import Config, private_folder
 from sprout.errors import StackError
 
 
@@ -59,15 +58,7 @@ class StackPaths:
     def ensure(self) -> None:
         """Raises StackError where a folder can't be made, or is somebody else's."""
         for folder in (self.state, self.shm, *(self.state / n for n in ("logs", "pids", "triton"))):
-            try:
-                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                status = folder.lstat()
-            except OSError as error:
-                raise StackError(f"can't make {folder}: {error.strerror}") from None
-            # /dev/shm is open to all: a folder that another user put there is a trap.
-            if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
-                raise StackError(f"{folder} is not a folder of this user; remove it")
-            folder.chmod(0o700)
+            private_folder(folder)
 
 
 class StackLock:
