@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Settling and draining through real shared memory, tick by tick."""
 
+import os
 import random
+import resource
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sprout.agent.drain import Drain
+from sprout.agent.segments import Segments
 from sprout.agent.spool import Spool
 from sprout.config import Config
 from sprout.v1 import control_pb2 as pb
@@ -240,6 +243,29 @@ def test_foreign_files_are_left_alone(node: Node) -> None:
     node.drain.tick()
     assert node.drain.sample.counters["requests"] == 3
     assert (node.tmp_path / "segment-zzzz").exists()
+
+
+@pytest.mark.parametrize("free", [0, 1])  # for the folder, or for the folder and no file
+def test_a_segment_is_not_foreign_because_descriptors_ran_out(
+    node: Node, monkeypatch: pytest.MonkeyPatch, free: int
+) -> None:
+    segments = Segments(node.tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+
+    def map_with_none_left(path: Path) -> SegmentReader:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        return SegmentReader(path)
+
+    monkeypatch.setattr("sprout.agent.segments.SegmentReader", map_with_none_left)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
+        assert segments.refresh() == []
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        monkeypatch.undo()
+    assert [reader.uid for reader in segments.refresh()] == [node.segment.uid]
 
 
 def test_the_prior_serves_until_something_was_metered(node: Node) -> None:

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ledger as the agent sees it: the segments of living stubs, and those that the dead left."""
 
+import errno
 import logging
 import os
 import re
@@ -15,6 +16,9 @@ log = logging.getLogger(__name__)
 
 # Nothing else of that beginning: a segment that is being made may have another name for a moment.
 NAME = re.compile(r"segment-[0-9a-f]{4}")
+
+# There is not enough of something for now, which says nothing of the file.
+_SHORT = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 FileKey = tuple[str, int]  # (name, inode): a name may come back
 
@@ -32,12 +36,19 @@ class Segments:
         self._retired = np.zeros(len(COUNTERS), np.uint64)
 
     def refresh(self) -> list[SegmentReader]:
-        """All segments; new ones are mapped, unlinked ones stay until they are retired."""
+        """All segments; new ones are mapped, unlinked ones stay until they are retired.
+
+        Without descriptors or memory left it goes on with those that are mapped.
+        """
         try:
             with os.scandir(self._directory) as entries:
                 found = {(e.name, e.inode()) for e in entries if NAME.fullmatch(e.name)}
         except FileNotFoundError:  # `sprout down` was faster
             found = set()
+        except OSError as error:
+            if error.errno not in _SHORT:
+                raise
+            return list(self._readers.values())
         self._foreign &= found
         for key in found - self._readers.keys() - self._foreign:
             try:
@@ -45,6 +56,8 @@ class Segments:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
+                if isinstance(error, OSError) and error.errno in _SHORT:
+                    continue  # at the next look
                 log.warning("%s is no segment of this version, left alone: %s", key[0], error)
                 self._foreign.add(key)
         return list(self._readers.values())
