@@ -20,6 +20,7 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from sprout import policy_version
 from sprout.config import Config, load
 from sprout.console import demo_checks, demo_view, operator
 from sprout.console.demo_result import Result, Shot
@@ -154,7 +155,7 @@ def _arms(stack: BackgroundStack, result: Result, step: Callable[[str], None]) -
     for arm, intensity in (("low", low), ("high", high)):
         policy = operator.override(cfg, intensity, OVERRIDE_TTL_S)
         result.policies[arm] = policy
-        result.on_board[arm] = _await_board(cfg, operator.version(policy))
+        result.on_board[arm] = _await_board(cfg, policy_version.version(policy))
         all_prompts(arm)
     all_prompts("off", off=True)
 

@@ -15,9 +15,9 @@ from sprout.carbon.intensity import Series
 from sprout.config import Config, ControlConfig
 from sprout.control import inbox
 from sprout.control.loop import Loop
-from sprout.control.messages import version
 from sprout.control.store import Store
 from sprout.errors import ControlError, FeedError
+from sprout.policy_version import version
 from sprout.v1 import control_pb2 as pb
 
 SERIES: Series = ("NL", "test", "direct", "average")

@@ -16,7 +16,10 @@ FLOORS = (
     {"cli", "demo", "console"},
     {"control", "replay", "model_repository"},
     {"request", "agent", "serve", "evaluate"},
-    {"directives", "chat", "engines", "config", "channel", "energy", "carbon", "profile"},
+    {
+        *("directives", "chat", "engines", "config", "channel"),
+        *("energy", "carbon", "profile", "policy_version"),
+    },
     {"optimize", "errors", "units", "sprout_ext", "v1", ""},  # "" = sprout/__init__.py
 )
 FLOOR = {unit: number for number, units in enumerate(FLOORS, start=1) for unit in units}

@@ -14,10 +14,11 @@ import pytest
 from recorder import PACK, Recorder, make_policy
 
 from sprout import channel
-from sprout.agent.policy import MAX_TTL_S, board_policy, boottime_ns, version
+from sprout.agent.policy import MAX_TTL_S, board_policy, boottime_ns
 from sprout.agent.relay import LONGEST_BACKOFF_S, Reporter, Watcher, backoff_s
 from sprout.agent.spool import Spool
 from sprout.errors import PolicyError
+from sprout.policy_version import dotted, version
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 from sprout_ext.board import BoardReader, BoardWriter
@@ -29,6 +30,7 @@ def test_a_policy_as_the_board_has_it() -> None:
     policy = make_policy(3, ttl_s=1.5)
     entry = board_policy(policy, PACK, 1000)
     assert entry.version == version(policy) == 7 << 32 | 3
+    assert dotted(entry.version) == "7.3"
     assert entry.shares == (0.5, 0.3, 0.2)
     assert entry.deadline_boottime_ns == 1000 + 1_500_000_000
     assert (entry.seed, entry.pack_hash, entry.paused) == (42, PACK.hash, False)

@@ -6,6 +6,7 @@ import time
 
 from sprout.directives import Pack
 from sprout.errors import PolicyError
+from sprout.policy_version import version
 from sprout.units import NS_PER_S
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.board import BoardPolicy
@@ -14,11 +15,6 @@ MAX_LEVELS = 8  # of the board
 # A policy outlives its control plane by its time to live at most; more than that is a mistake.
 MAX_TTL_S = 7 * 24 * 3600
 SUM_TOLERANCE = 1e-6
-
-
-def version(policy: pb.Policy) -> int:
-    """epoch << 32 | counter."""
-    return policy.epoch << 32 | policy.counter
 
 
 def boottime_ns() -> int:

@@ -16,10 +16,11 @@ from typing import Any
 import grpc
 from google.protobuf.message import DecodeError
 
-from sprout.agent.policy import board_policy, boottime_ns, version
+from sprout.agent.policy import board_policy, boottime_ns
 from sprout.agent.spool import Spool
 from sprout.directives import Pack
 from sprout.errors import PolicyError, SpoolError
+from sprout.policy_version import version
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 from sprout_ext.board import BoardWriter

@@ -11,6 +11,7 @@ from sprout.config import Config
 from sprout.console.output import emit_json, err, grams, joules
 from sprout.directives import pack
 from sprout.errors import StackError
+from sprout.policy_version import dotted
 from sprout.serve.client import Answer, Client
 from sprout.serve.state import StackPaths, read_stack
 
@@ -66,7 +67,7 @@ def receipt_line(cfg: Config, answer: Answer, estimated: bool | None) -> str:
     if receipt is None:
         return "no receipt came"
     version = receipt.policy_version
-    policy = f"policy {version >> 32}.{version & 0xFFFFFFFF}" if version else "no policy"
+    policy = f"policy {dotted(version)}" if version else "no policy"
     at = receipt.intensity_g_per_kwh
     carbon = f"{grams(receipt.carbon_g)} CO2e" + ("" if math.isnan(at) else f" at {at:.0f} g/kWh")
     return " · ".join(

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sprout.console import operator
+from sprout import policy_version
 from sprout.console.demo_result import Result
 from sprout.serve.background import BackgroundStack
 from sprout.serve.process import start_time
@@ -47,7 +47,7 @@ def _answers(result: Result) -> Iterator[Check]:
 
 def _policies(result: Result) -> Iterator[Check]:
     for arm, policy in result.policies.items():
-        version, seen = operator.version(policy), result.on_board.get(arm, 0)
+        version, seen = policy_version.version(policy), result.on_board.get(arm, 0)
         yield Check(
             f"policy for {arm} intensity reached the board", version == seen, f"{version}, {seen}"
         )

@@ -61,10 +61,6 @@ def override(cfg: Config, g_per_kwh: float, ttl_s: float) -> pb.Policy:
         return stub.OverrideIntensity(request, timeout=TIMEOUT_S)
 
 
-def version(policy: pb.Policy) -> int:
-    return policy.epoch << 32 | policy.counter
-
-
 def as_dict(message: Any) -> dict[str, Any]:
     """A message for JSON, under the names of the .proto file."""
     return MessageToDict(

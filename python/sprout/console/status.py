@@ -12,6 +12,7 @@ from sprout.console import operator
 from sprout.console.output import grams, joules, out
 from sprout.directives import pack
 from sprout.errors import ControlError
+from sprout.policy_version import dotted, version
 from sprout.serve.state import StackPaths, read_stack
 from sprout.v1 import control_pb2 as pb
 
@@ -107,8 +108,7 @@ def _policy(message: pb.Status) -> None:
         out.print(f"  [yellow]·[/] {reason}")
     if message.HasField("policy"):
         policy = message.policy
-        where = f"{policy.epoch}.{policy.counter}"
-        out.print(f"policy {where}  [bold]{operator.mix(policy)}[/]")
+        out.print(f"policy {dotted(version(policy))}  [bold]{operator.mix(policy)}[/]")
         for sentence in operator.why(policy):
             out.print(f"  · {sentence}")
     else:
@@ -122,10 +122,9 @@ def _board(board: dict[str, Any], levels: tuple[str, ...]) -> None:
     shares = ", ".join(
         f"{name} {100 * x:.0f} %" for name, x in zip(levels, board["shares"], strict=False)
     )
-    version = f"{board['version'] >> 32}.{board['version'] & 0xFFFFFFFF}"
     left = board["expires_in_s"]
     until = f"expires in {left:.0f} s" if left > 0 else f"expired {-left:.0f} s ago"
-    out.print(f"\nboard: {board['state']}, policy {version}, {shares}, {until}")
+    out.print(f"\nboard: {board['state']}, policy {dotted(board['version'])}, {shares}, {until}")
 
 
 def _counters(document: dict[str, Any]) -> None:

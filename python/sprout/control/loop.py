@@ -15,7 +15,7 @@ from typing import Any
 
 from sprout.carbon import Feed, Intensity
 from sprout.config import Config
-from sprout.control import messages, publisher
+from sprout.control import publisher
 from sprout.control.plan import NO_RANGE, Plan, inputs_of, plan, priors
 from sprout.control.publisher import Publisher
 from sprout.control.store import Store
@@ -23,6 +23,7 @@ from sprout.control.trigger import trigger
 from sprout.directives import pack
 from sprout.errors import ControlError, SproutError
 from sprout.optimize.floor import Range
+from sprout.policy_version import version
 from sprout.profile import LevelProfile, build
 from sprout.v1 import control_pb2 as pb
 
@@ -253,7 +254,7 @@ class Loop:
         policy = self.publisher.publish(
             made, value, overridden=overridden, pause_reason=self._pause, trigger=why
         )
-        number, body = messages.version(policy), policy.SerializeToString()
+        number, body = version(policy), policy.SerializeToString()
         self._unsaved[number] = (policy.epoch, number, policy.pack_hash, self._wall(), body)
         while len(self._unsaved) > MAX_UNSAVED:
             del self._unsaved[next(iter(self._unsaved))]

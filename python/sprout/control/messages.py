@@ -19,11 +19,6 @@ FACTOR_TYPES = {
 SIGNALS = {"average": pb.SIGNAL_AVERAGE, "marginal": pb.SIGNAL_MARGINAL}
 
 
-def version(policy: pb.Policy) -> int:
-    """The one number that an outcome carries."""
-    return policy.epoch << 32 | policy.counter
-
-
 def timestamp(seconds: float) -> Timestamp:
     """Of seconds since 1970."""
     stamp = Timestamp()
