@@ -16,6 +16,7 @@
 #include "clock.h"
 #include "ledger.h"
 #include "philox.h"
+#include "receipt.h"
 #include "sampler.h"
 
 namespace py = pybind11;
@@ -340,6 +341,16 @@ void ledger_table(py::module_& m) {
             return view != nullptr && flight_close(*view, ticket, now_ns, receipt_joules);
           },
           "ticket"_a, "now_ns"_a, "receipt_joules"_a)
+      .def(
+          "land",
+          [](Flights& self, std::uint64_t ticket, std::int64_t now_ns,
+             ClockReader* clock) -> py::object {
+            Receipt receipt;
+            if (!flight_land(self, clock, ticket, now_ns, receipt)) return py::none();
+            return py::make_tuple(receipt.level, receipt.policy_version, receipt.joules,
+                                  receipt.carbon_g, receipt.intensity_g_per_kwh);
+          },
+          "ticket"_a, "now_ns"_a, "clock"_a)
       .def_property_readonly("mapped", &Flights::mapped);
 
   const auto identity = [](auto member) {

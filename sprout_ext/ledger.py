@@ -155,6 +155,9 @@ class Segment(_core.Segment):
 class Flights(_core.Flights):
     """Finds flights by ticket: what the engine slot and postprocessing use. Each call takes well
     under a microsecond, and gives False (`view`: None) for a ticket that is unknown or over.
+
+    `land(ticket, now_ns, clock)` closes a flight and gives its receipt: (level, policy version,
+    joules, grams of CO2e, intensity in g/kWh), NaN for what is not known; None: no such flight.
     """
 
     def __init__(self, directory: str | PathLike[str]) -> None:

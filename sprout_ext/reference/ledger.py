@@ -13,6 +13,7 @@ generation << 32 | mark:
 32 closed (mark 1): 33 closed_ns, 34 receipt joules · 40 released (mark 1)
 """
 
+import math
 import os
 import secrets
 from os import PathLike
@@ -267,6 +268,23 @@ class Flights:
             words[at + _CLOSED] = _pack(1, _low(ticket))
         words.close()
         return True
+
+    def land(
+        self, ticket: int, now_ns: int, clock: Any
+    ) -> tuple[int, int, float, float, float] | None:
+        """Closed, with its receipt: level, version, joules, grams, g/kWh."""
+        row = self.view(ticket)
+        if row is None:
+            return None
+        start, end = int(row.scheduled_ns), int(row.last_token_ns)
+        joules = math.nan
+        if clock is not None and start > 0 and end >= start:
+            joules = clock.energy(start, end)[0]
+        grams = joules / 3.6e6 * row.intensity_g_per_kwh * row.pue
+        grams += row.embodied_g_per_s * ((end - start) / 1e9)
+        self.close(ticket, now_ns, joules)
+        version, intensity = int(row.policy_version), float(row.intensity_g_per_kwh)
+        return int(row.level), version, float(joules), float(grams), intensity
 
     def view(self, ticket: int) -> Any:
         """A copy of dtype FLIGHT, or None."""

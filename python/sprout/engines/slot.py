@@ -168,7 +168,7 @@ class Slot:
             flight.scheduled = True
             self._marks.scheduled(ticket, now_ns)
             return
-        if what.token_ids and not flight.tokens:
+        if what.token_ids and not flight.tokens and what.end is None:  # an end tells it as well
             self._marks.first_token(ticket, now_ns)
         flight.tokens += len(what.token_ids)
         chunk = flight.joiner.add(what, now_ns)

@@ -15,7 +15,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -27,7 +26,7 @@ from sprout.request.detokenize import Detokenizer, Stream
 from sprout.request.settings import PostprocessSettings
 from sprout.request.tensors import Array, Tensors
 from sprout_ext.clock import ClockReader
-from sprout_ext.ledger import Counter, Flight, Flights, Role, Segment
+from sprout_ext.ledger import Counter, Flights, Role, Segment
 
 log = logging.getLogger(__name__)
 
@@ -36,10 +35,10 @@ MAX_STREAMS = 65_536
 LEASE_NS = 600 * units.NS_PER_S
 
 _TAG_SHIFT = 48  # of a ticket; tag 0 belongs to no segment
-
-
-class EnergyClock(Protocol):
-    def energy(self, start_ns: int, end_ns: int) -> tuple[float, bool]: ...
+_AMOUNTS = ("ENERGY_JOULES", "CARBON_GRAMS", "CARBON_INTENSITY")  # as a receipt has them
+# As plain numbers: enumerations cost a microsecond.
+_CHUNKS, _DELIVERED = int(Counter.CHUNKS), int(Counter.DELIVERED)
+_UNATTRIBUTED = int(Counter.UNATTRIBUTED)
 
 
 @dataclass(slots=True)
@@ -56,7 +55,7 @@ class Postprocessor:
         detokenizer: Detokenizer,
         *,
         flights: Flights | None = None,
-        clock: EnergyClock | None = None,
+        clock: ClockReader | None = None,
         segment: Segment | None = None,
         max_streams: int = MAX_STREAMS,
     ) -> None:
@@ -101,7 +100,7 @@ class Postprocessor:
                 results.append(error)
         self._expire(now_ns)
         if self._segment:
-            self._segment.count(Counter.CHUNKS, len(batch))
+            self._segment.count(_CHUNKS, len(batch))
         return results
 
     def close(self) -> None:
@@ -115,7 +114,7 @@ class Postprocessor:
         ticket, last = (marks[0], len(marks) > 1) if marks else (0, "LAST_TOKEN_TIME_NS" in chunk)
         if not ticket or len(rows) != 1:
             if self._segment and last:
-                self._segment.count(Counter.UNATTRIBUTED)
+                self._segment.count(_UNATTRIBUTED)
             return {"OUTPUT": _texts([self._detokenizer.decode(ids) for ids in rows])}
         state = self._streams.get(ticket)
         if not last:
@@ -132,47 +131,25 @@ class Postprocessor:
             text = state.stream.push(rows[0]) + state.stream.finish()
         outputs: dict[str, Array] = {"OUTPUT": _texts([text])}
         if self._flights is not None:
-            outputs |= self._end(self._flights, ticket, now_ns)
+            self._land(self._flights, ticket, now_ns, outputs)
         return outputs
 
-    def _end(self, flights: Flights, ticket: int, now_ns: int) -> dict[str, Array]:
-        """Closes the flight and writes the receipt; nothing if there is no such flight."""
-        flight = flights.view(ticket)
-        if flight is None:
-            if self._segment and ticket >> _TAG_SHIFT:
-                self._segment.count(Counter.UNATTRIBUTED)
-            return {}
-        receipt, joules = self._receipt(flight)
-        flights.close(ticket, now_ns, joules)
-        if self._segment:
-            self._segment.count(Counter.DELIVERED)
-        return receipt
-
-    def _receipt(self, flight: Flight) -> tuple[dict[str, Array], float]:
-        """(outputs, joules); what is not known is left out, and NaN."""
-        receipt: dict[str, Array] = {
-            "DIRECTIVE_LEVEL": np.array([[flight.level]], np.int32),
-            "POLICY_VERSION": np.array([[flight.policy_version]], np.uint64),
-        }
-        joules = math.nan
-        start_ns, end_ns = flight.scheduled_ns, flight.last_token_ns
-        if self._clock is not None and start_ns > 0 and end_ns >= start_ns:
-            joules, _provisional = self._clock.energy(start_ns, end_ns)
-        if not math.isnan(joules):
-            receipt["ENERGY_JOULES"] = np.array([[joules]], np.float32)
-        intensity = flight.intensity_g_per_kwh
-        if not math.isnan(intensity):
-            receipt["CARBON_INTENSITY"] = np.array([[intensity]], np.float32)
-            grams = units.request_g(
-                joules,
-                (end_ns - start_ns) / units.NS_PER_S,
-                intensity_g_per_kwh=intensity,
-                pue=flight.pue,
-                embodied_g_per_s=flight.embodied_g_per_s,
-            )
-            if not math.isnan(grams):
-                receipt["CARBON_GRAMS"] = np.array([[grams]], np.float32)
-        return receipt, joules
+    def _land(self, flights: Flights, ticket: int, now_ns: int, outputs: dict[str, Array]) -> None:
+        """Closes the flight and adds its receipt; what is not known is left out."""
+        receipt = flights.land(ticket, now_ns, self._clock)
+        if self._segment is not None:
+            if receipt is not None:
+                self._segment.count(_DELIVERED)
+            elif ticket >> _TAG_SHIFT:
+                self._segment.count(_UNATTRIBUTED)
+        if receipt is None:
+            return
+        level, version, *amounts = receipt
+        outputs["DIRECTIVE_LEVEL"] = np.array([[level]], np.int32)
+        outputs["POLICY_VERSION"] = np.array([[version]], np.uint64)
+        for name, amount in zip(_AMOUNTS, amounts, strict=True):
+            if not math.isnan(amount):
+                outputs[name] = np.array([[amount]], np.float32)
 
     def _expire(self, now_ns: int) -> None:
         """Forgets streams that were left: their clients are gone, or their engine is."""
@@ -190,6 +167,8 @@ def _rows(chunk: Tensors) -> list[list[int]]:
         raise RequestError("TOKENS_BATCH and SEQUENCE_LENGTH must both be given")
     if tokens.ndim < 2:
         raise RequestError(f"TOKENS_BATCH has {tokens.ndim} dimensions instead of 3")
+    if tokens.size == tokens.shape[-1] and lengths.size == 1:  # one sequence, as ours always are
+        return [tokens.ravel()[: lengths.item()].tolist()]
     counts = lengths.ravel().tolist()
     rows = tokens.reshape(-1, tokens.shape[-1]) if tokens.size else [tokens.ravel()] * len(counts)
     if len(rows) != len(counts):
