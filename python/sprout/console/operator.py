@@ -84,16 +84,17 @@ def why(policy: pb.Policy) -> list[str]:
         carbon = f"intensity {k.g_per_kwh:.0f} g/kWh, {source}, {position}"
     else:
         carbon = "intensity unknown"
+    rests_on = f" ({e.preference_basis})" if e.preference_basis else ""
     sentences = [
         carbon,
-        f"floor: at least {100 * e.floor:.1f} % of L0's preference (xi {e.xi:g})",
+        f"floor: at least {100 * e.floor:.1f} % of L0's preference{rests_on}, xi {e.xi:g}",
         f"limited by {e.active_constraint or 'nothing'}",
     ]
     if e.expected_l0_g_per_request > 0:
         saved = 100 * (1 - e.expected_g_per_request / e.expected_l0_g_per_request)
         sentences.append(
             f"expected: {saved:.0f} % less carbon per request than L0 "
-            f"at {100 * e.expected_preference:.1f} % of its preference"
+            f"at {100 * e.expected_preference:.1f} % of its preference{rests_on}"
         )
     bases = sorted({f"e, p {p.energy_basis}; q {p.preference_basis}" for p in e.profile})
     if bases:
