@@ -112,12 +112,17 @@ def up(
 
 
 @app.command()
-def down(context: typer.Context) -> None:
+def down(context: typer.Context, json: Json = False) -> None:
     """Stop the stack of this name, in order."""
+    from sprout.console.output import emit_json
     from sprout.serve.stack import down as stop
 
-    name = _config(context).stack.name
-    print(f"{name}: stopped" if stop(_config(context)) else f"{name}: was not up")
+    cfg = _config(context)
+    name, stopped = cfg.stack.name, stop(cfg)
+    if json:
+        emit_json({"stack": name, "stopped": stopped})
+    else:
+        print(f"{name}: stopped" if stopped else f"{name}: was not up")
 
 
 @app.command()
@@ -174,19 +179,20 @@ def plan(
 def pause(
     context: typer.Context,
     reason: Annotated[str, typer.Option(help="Shown in the status.")] = "",
+    json: Json = False,
 ) -> None:
     """The kill switch: L0 everywhere, at once, until `resume`."""
     from sprout.console import operator
 
-    print(operator.mix(operator.pause(_config(context), reason)))
+    operator.show(operator.pause(_config(context), reason), json=json)
 
 
 @app.command()
-def resume(context: typer.Context) -> None:
+def resume(context: typer.Context, json: Json = False) -> None:
     """End the pause."""
     from sprout.console import operator
 
-    print(operator.mix(operator.resume(_config(context))))
+    operator.show(operator.resume(_config(context)), json=json)
 
 
 @app.command()

@@ -81,6 +81,11 @@ def test_down_of_nothing_is_done(nothing_up: list[str], capsys: pytest.CaptureFi
     assert "was not up" in capsys.readouterr().out
 
 
+def test_down_in_json(nothing_up: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run([*nothing_up, "--stack", "nobody", "down", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"stack": "nobody", "stopped": False}
+
+
 def test_plan_without_a_control_plane_uses_the_priors(
     nothing_up: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:

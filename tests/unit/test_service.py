@@ -2,6 +2,7 @@
 """The gRPC services on loopback: real server, real client, one process."""
 
 import asyncio
+import json
 import math
 import os
 import shutil
@@ -20,6 +21,7 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from sprout import cli
 from sprout.channel import connect, control_address, translated
 from sprout.config import CarbonConfig, Config, ControlConfig, StackConfig, TlsConfig
 from sprout.control.run import run, serve
@@ -548,6 +550,20 @@ def test_token_alone_works_on_loopback(authority: Path, tmp_path: Path) -> None:
         with stub_of(address) as stub, pytest.raises(grpc.RpcError) as error:
             stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S)
         assert code_of(error) is grpc.StatusCode.UNAUTHENTICATED
+
+
+def test_an_operator_s_commands_in_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with running(configure(tmp_path)) as address, stub_of(address) as stub:
+        first(stub)
+        ours = [f"control.port={address.rpartition(':')[2]}", f"stack.state_dir={tmp_path}"]
+        options = [part for setting in ours for part in ("--set", setting)]
+        for command, paused in ((["pause", "--reason", "drill"], True), (["resume"], False)):
+            assert cli.run([*options, *command, "--json"]) == 0
+            policy = json.loads(capsys.readouterr().out)
+            assert policy["paused"] is paused
+            assert policy["explanation"]["pause_reason"] == ("drill" if paused else "")
+        assert cli.run([*options, "pause"]) == 0
+        assert capsys.readouterr().out == "paused: L0 for all\n"
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.0.2.1", "control.example"])

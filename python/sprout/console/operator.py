@@ -9,6 +9,7 @@ from google.protobuf.json_format import MessageToDict
 
 from sprout.channel import connect, control_address, translated
 from sprout.config import Config
+from sprout.console.output import emit_json
 from sprout.errors import ControlError
 from sprout.serve.state import StackPaths, read_stack
 from sprout.v1 import control_pb2 as pb
@@ -66,6 +67,14 @@ def as_dict(message: Any) -> dict[str, Any]:
     return MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
+
+
+def show(policy: pb.Policy, *, json: bool) -> None:
+    """The policy that is in force now: its mix, or all of it as JSON."""
+    if json:
+        emit_json(as_dict(policy))
+    else:
+        print(mix(policy))
 
 
 def mix(policy: pb.Policy) -> str:
