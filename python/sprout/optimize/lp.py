@@ -35,10 +35,7 @@ class Solution:
     """The cheapest feasible mix; among equally cheap ones, that of the highest preference."""
 
     shares: tuple[float, ...]  # (levels,), sums to 1
-    objective: float  # c . x, in the unit of c
-    preference: float  # q . x
     active: str  # "quality": the floor costs something; "none": it does not
-    floor_dual: float  # what one more unit of floor costs, in the unit of c
     mismatch: str | None = None  # how HiGHS and the closed form differ; None: they agree
 
 
@@ -63,9 +60,9 @@ def solve(costs: Sequence[float], preferences: Sequence[float], floor: float) ->
     bound = min(bound, max(q))
 
     exact = closed_form(c, q, bound)
-    shares, mismatch, dual = exact, None, math.nan
+    shares, mismatch = exact, None
     try:
-        found, dual = _highs(c, q, bound)
+        found = _highs(c, q, bound)
     except RuntimeError as error:
         mismatch = f"HiGHS: {error}"
     else:
@@ -78,15 +75,8 @@ def solve(costs: Sequence[float], preferences: Sequence[float], floor: float) ->
             )
         elif max(abs(x - y) for x, y in zip(found, exact, strict=True)) < 1e-6:
             shares = found  # not a tie
-    best = _dot(c, shares)
-    return Solution(
-        shares=shares,
-        objective=best * cost_scale,
-        preference=_dot(q, shares) * preference_scale,
-        active="quality" if best > min(c) + TOLERANCE else "none",
-        floor_dual=dual * cost_scale / preference_scale,
-        mismatch=mismatch,
-    )
+    active = "quality" if _dot(c, shares) > min(c) + TOLERANCE else "none"
+    return Solution(shares, active, mismatch)
 
 
 def closed_form(c: Sequence[float], q: Sequence[float], floor: float) -> tuple[float, ...]:
@@ -104,8 +94,8 @@ def closed_form(c: Sequence[float], q: Sequence[float], floor: float) -> tuple[f
     return max(ties, key=lambda x: (round(_dot(q, x), 9), x))
 
 
-def _highs(c: Sequence[float], q: Sequence[float], floor: float) -> tuple[tuple[float, ...], float]:
-    """((levels,) shares, dual of the floor) by dual simplex. RuntimeError unless optimal."""
+def _highs(c: Sequence[float], q: Sequence[float], floor: float) -> tuple[float, ...]:
+    """(levels,) shares by dual simplex. RuntimeError unless optimal."""
     n = len(c)
     lp = highspy.HighsLp()
     lp.num_col_, lp.num_row_ = n, 2
@@ -127,11 +117,10 @@ def _highs(c: Sequence[float], q: Sequence[float], floor: float) -> tuple[tuple[
     status = highs.getModelStatus()
     if status != highspy.HighsModelStatus.kOptimal:
         raise RuntimeError(highs.modelStatusToString(status))
-    solution = highs.getSolution()
     # Simplex noise around 0 is no share.
-    shares = [x if (x := float(value)) > 1e-12 else 0.0 for value in solution.col_value]
+    shares = [x if (x := float(v)) > 1e-12 else 0.0 for v in highs.getSolution().col_value]
     total = math.fsum(shares)
-    return tuple(x / total for x in shares), float(solution.row_dual[1])
+    return tuple(x / total for x in shares)
 
 
 def _check(costs: Sequence[float], preferences: Sequence[float], floor: float) -> None:
