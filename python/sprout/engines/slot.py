@@ -221,7 +221,7 @@ class Slot:
     def _heartbeat(self, now_ns: int) -> None:
         """A long prompt, or a slow engine, is no dead one."""
         for flight in self._open():
-            if flight.scheduled:
+            if flight.scheduled:  # one that waits is given `agent.queue_lease_s` instead
                 self._marks.progress(flight.asked.ticket, flight.tokens, now_ns)
 
     # The watcher's thread.
