@@ -43,7 +43,7 @@ def outcome(ticket: int, **fields: Any) -> pb.Outcome:
     return pb.Outcome(**{**values, **fields})
 
 
-def rows(*outcomes: pb.Outcome) -> list[dict[str, Any]]:
+def rows(*outcomes: pb.Outcome) -> list[inbox.Row]:
     return [inbox.row("node-a", o) for o in outcomes]
 
 
@@ -191,6 +191,18 @@ def test_settings_survive_a_reopening(store: Store, tmp_path: Path) -> None:
     again.close()
 
 
+def test_the_revision_moves_with_the_outcomes_kept(store: Store) -> None:
+    seen = [store.revision]
+    for step in (
+        lambda: store.add_outcomes(rows(outcome(1))),
+        lambda: store.add_outcomes(rows(outcome(1))),  # a second copy: nothing new
+        lambda: store.prune(time.time() + 60, 5),
+    ):
+        step()
+        seen.append(store.revision)
+    assert seen[0] < seen[1] == seen[2] < seen[3]
+
+
 def test_prune_by_age_and_count_keeps_totals_and_newest(store: Store) -> None:
     store.add_outcomes(rows(*(outcome(i, output_tokens=i) for i in range(1, 21))))
     assert store.prune(0.0, 5) == 15
@@ -226,8 +238,7 @@ def test_many_writers_at_once(store: Store) -> None:
 
 
 def test_a_batch_is_stored_whole_or_not_at_all(store: Store) -> None:
-    bad = rows(outcome(2))[0]
-    bad["node"] = None
+    bad = rows(outcome(2))[0]._replace(node=None)  # type: ignore[arg-type]
     with pytest.raises(ControlError, match="NOT NULL"):
         store.add_outcomes([*rows(outcome(1)), bad])
     assert store.totals() == []

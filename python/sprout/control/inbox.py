@@ -2,8 +2,11 @@
 """What agents send, checked and turned into rows. A batch is taken whole or refused whole."""
 
 import math
-from typing import Any
+from functools import cache
+from operator import attrgetter
+from typing import NamedTuple
 
+from sprout.control.tables import signed
 from sprout.v1 import control_pb2 as pb
 
 MAX_OUTCOMES = 10_000  # the most that `agent.batch` allows
@@ -37,79 +40,130 @@ AMOUNTS = (
 )
 # The same where they are set: unset where the intensity was not known.
 OPTIONAL = ("carbon_g", "intensity_g_per_kwh")
+ENDINGS = frozenset(pb.Ending.values()) - {pb.ENDING_UNSPECIFIED}
+
+_AMOUNTS, _FLAGS = attrgetter(*AMOUNTS), attrgetter(*FLAGS)
 
 
-def check_batch(request: pb.ReportOutcomesRequest) -> None:
-    """ValueError says what is wrong with which outcome."""
+class Row(NamedTuple):
+    """An outcome as the store keeps it, less what the store adds; fields are columns of `outcomes`.
+
+    64-bit identifiers are signed here (two's complement).
+    """
+
+    segment_uid: int
+    ticket: int
+    node: str
+    arm: str  # what it counts as: a flag's name, else its level
+    eligible: bool  # counts for the profile
+    level: int
+    level_name: str
+    policy_version: int
+    policy_seed: int
+    node_id: int
+    stub_index: int
+    sequence: int
+    task: str
+    flags: int
+    ending: int
+    input_tokens: int
+    output_tokens: int
+    max_tokens: int
+    opened_at: float  # seconds since 1970
+    energy_estimated: bool
+    queue_seconds: float
+    device_seconds: float
+    first_token_seconds: float
+    energy_joules: float
+    receipt_joules: float
+    carbon_g: float | None
+    intensity_g_per_kwh: float | None
+
+
+def rows(request: pb.ReportOutcomesRequest) -> list[Row]:
+    """The outcomes of a report, all of it checked; ValueError says what is wrong with which."""
     _check_name("node", request.node)
     if len(request.outcomes) > MAX_OUTCOMES:
         raise ValueError(f"{len(request.outcomes)} outcomes, at most {MAX_OUTCOMES} a batch")
-    for i, outcome in enumerate(request.outcomes):
-        try:
-            _check_outcome(outcome)
-        except ValueError as error:
-            raise ValueError(f"outcomes[{i}]: {error}") from None
+    made: list[Row] = []
+    try:
+        for outcome in request.outcomes:
+            made.append(row(request.node, outcome))
+    except ValueError as error:
+        raise ValueError(f"outcomes[{len(made)}]: {error}") from None
     if request.HasField("node_status"):
         _check_status(request.node, request.node_status)
+    return made
 
 
-def arm(outcome: pb.Outcome) -> str:
-    """What the outcome counts as: a flag's name, else its level."""
-    for name in FLAGS:
-        if getattr(outcome, name):
-            return name
-    return f"L{outcome.level}"
+def row(node: str, outcome: pb.Outcome) -> Row:
+    """One outcome, checked. ValueError says what is wrong with it."""
+    segment_uid, ticket = outcome.segment_uid, outcome.ticket
+    level, ending = outcome.level, outcome.ending
+    level_name, task = outcome.level_name, outcome.task
+    if not segment_uid or not ticket:
+        raise ValueError("segment_uid and ticket must not be 0")
+    if level >= MAX_LEVELS:
+        raise ValueError(f"level {level}, at most {MAX_LEVELS - 1}")
+    if ending not in ENDINGS:
+        raise ValueError(f"ending {ending} is none")
+    amounts = _AMOUNTS(outcome)
+    for value in amounts:
+        if not 0 <= value < math.inf:  # nor is NaN
+            for name in AMOUNTS:
+                _check_amount(name, getattr(outcome, name))
+    carbon_g, intensity = (_optional(outcome, name) for name in OPTIONAL)
+    if len(task.encode()) > MAX_TASK_BYTES:
+        raise ValueError(f"task is longer than {MAX_TASK_BYTES} bytes")
+    if len(level_name) > MAX_NAME:
+        raise ValueError(f"level_name is longer than {MAX_NAME}")
+    queue_s, device_s, first_token_s, joules, receipt_joules = amounts
+    flag, flags = _flags(_FLAGS(outcome))
+    opened_at = outcome.opened_at
+    return Row(
+        signed(segment_uid),
+        signed(ticket),
+        node,
+        flag or f"L{level}",
+        ending == pb.ENDING_DELIVERED and flag not in NOT_ELIGIBLE,
+        level,
+        level_name,
+        signed(outcome.policy_version),
+        signed(outcome.policy_seed),
+        signed(outcome.node_id),
+        outcome.stub_index,
+        signed(outcome.sequence),
+        task,
+        flags,
+        ending,
+        outcome.input_tokens,
+        outcome.output_tokens,
+        outcome.max_tokens,
+        opened_at.seconds + opened_at.nanos / 1e9,
+        outcome.energy_estimated,
+        queue_s,
+        device_s,
+        first_token_s,
+        joules,
+        receipt_joules,
+        carbon_g,
+        intensity,
+    )
 
 
-def row(node: str, outcome: pb.Outcome) -> dict[str, Any]:
-    """The row of a checked outcome, less what the store adds."""
-    own = arm(outcome)
-    delivered = outcome.ending == pb.ENDING_DELIVERED
-    return {
-        "segment_uid": outcome.segment_uid,
-        "ticket": outcome.ticket,
-        "node": node,
-        "arm": own,
-        "eligible": delivered and own not in NOT_ELIGIBLE,
-        "level": outcome.level,
-        "level_name": outcome.level_name,
-        "policy_version": outcome.policy_version,
-        "policy_seed": outcome.policy_seed,
-        "node_id": outcome.node_id,
-        "stub_index": outcome.stub_index,
-        "sequence": outcome.sequence,
-        "task": outcome.task,
-        "flags": sum(bit for name, bit in FLAGS.items() if getattr(outcome, name)),
-        "ending": outcome.ending,
-        "input_tokens": outcome.input_tokens,
-        "output_tokens": outcome.output_tokens,
-        "max_tokens": outcome.max_tokens,
-        "opened_at": outcome.opened_at.seconds + outcome.opened_at.nanos / 1e9,
-        "energy_estimated": outcome.energy_estimated,
-        **{name: getattr(outcome, name) for name in AMOUNTS},
-        **{name: _optional(outcome, name) for name in OPTIONAL},
-    }
+@cache
+def _flags(values: tuple[bool, ...]) -> tuple[str, int]:
+    """The flag that the outcome counts as ("" = none), and the bits of all; `values` as FLAGS."""
+    names = [name for name, value in zip(FLAGS, values, strict=True) if value]
+    return (names[0] if names else ""), sum(FLAGS[name] for name in names)
 
 
 def _optional(outcome: pb.Outcome, name: str) -> float | None:
-    return float(getattr(outcome, name)) if outcome.HasField(name) else None
-
-
-def _check_outcome(outcome: pb.Outcome) -> None:
-    if not outcome.segment_uid or not outcome.ticket:
-        raise ValueError("segment_uid and ticket must not be 0")
-    if outcome.level >= MAX_LEVELS:
-        raise ValueError(f"level {outcome.level}, at most {MAX_LEVELS - 1}")
-    if outcome.ending == pb.ENDING_UNSPECIFIED or outcome.ending not in pb.Ending.values():
-        raise ValueError(f"ending {outcome.ending} is none")
-    for name in AMOUNTS:
-        _check_amount(name, getattr(outcome, name))
-    for name in OPTIONAL:
-        _check_amount(name, _optional(outcome, name) or 0.0)
-    if len(outcome.task.encode()) > MAX_TASK_BYTES:
-        raise ValueError(f"task is longer than {MAX_TASK_BYTES} bytes")
-    if len(outcome.level_name) > MAX_NAME:
-        raise ValueError(f"level_name is longer than {MAX_NAME}")
+    if not outcome.HasField(name):
+        return None
+    value = float(getattr(outcome, name))
+    _check_amount(name, value)
+    return value
 
 
 def _check_status(node: str, status: pb.NodeStatus) -> None:

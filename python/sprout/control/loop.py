@@ -67,6 +67,7 @@ class Loop:
         self._config, self._store, self._feed, self._wall = config, store, feed, wall
         self._pack = pack(config.request.pack)
         self._facts = Facts(None, NO_RANGE, priors(config, self._pack.levels), {})
+        self._profiled = -1  # the store's revision that the profile was made from
         self._pause: str | None = store.setting("pause")
         stored = store.setting("override")
         self._override = None if stored is None else Override(*stored)
@@ -205,14 +206,17 @@ class Loop:
         reasons: dict[str, str] = {}
         profile = self._facts.profile
         try:
-            profile = build(
-                levels,
-                self._store.measured(len(levels), self._pack.hash, control.profile_outcomes),
-                prior_energy_joules=control.prior_energy_joules,
-                prior_device_s=control.prior_device_s,
-                prior_preference=control.prior_preference,
-                min_outcomes=control.min_outcomes,
-            )
+            revision = self._store.revision  # before what it stands for is read
+            if revision != self._profiled:
+                profile = build(
+                    levels,
+                    self._store.measured(len(levels), self._pack.hash, control.profile_outcomes),
+                    prior_energy_joules=control.prior_energy_joules,
+                    prior_device_s=control.prior_device_s,
+                    prior_preference=control.prior_preference,
+                    min_outcomes=control.min_outcomes,
+                )
+                self._profiled = revision
         except ControlError as error:
             reasons["profile"] = f"outcomes can't be read: {error}"
         return Facts(self._feed.last(), self._feed.range(), profile, reasons)

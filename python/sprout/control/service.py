@@ -51,12 +51,10 @@ class Service(control_pb2_grpc.ControlServicer):
         self, request: pb.ReportOutcomesRequest, context: Any
     ) -> pb.ReportOutcomesResponse:
         try:
-            inbox.check_batch(request)
+            stored = await asyncio.to_thread(self._take, request)
         except ValueError as error:
             LOG.warning("refused a report of %.64r: %s", request.node, error)
             await _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
-        try:
-            stored = await asyncio.to_thread(self._take, request)
         except ControlError as error:
             LOG.error("%s", error)
             # Not acknowledged: the agent keeps the batch and tries again.
@@ -66,7 +64,7 @@ class Service(control_pb2_grpc.ControlServicer):
         return pb.ReportOutcomesResponse(stored=stored, duplicates=len(request.outcomes) - stored)
 
     def _take(self, request: pb.ReportOutcomesRequest) -> int:
-        return self._store.add_outcomes([inbox.row(request.node, o) for o in request.outcomes])
+        return self._store.add_outcomes(inbox.rows(request))
 
     def _remember(self, node: str, status: pb.NodeStatus) -> None:
         status.node = node

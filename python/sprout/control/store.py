@@ -21,11 +21,32 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sprout.carbon.intensity import Intensity, Series
 from sprout.control import tables as t
+from sprout.control.inbox import Row
 from sprout.errors import ControlError
 from sprout.profile import NOTHING, Measured
 
 # SQLite allows 32,766 bound values in a statement.
 LOOKUP = 10_000
+
+# Outcomes come by the thousand a second: their statements skip SQLAlchemy's work on each row.
+_COLUMNS = (*Row._fields, "stored_at", "pack_hash")
+_LAST = sa.select(sa.func.max(t.OUTCOMES.c.id))
+_ADD = (
+    f"INSERT INTO outcomes ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608
+    "ON CONFLICT (segment_uid, ticket) DO NOTHING"
+)
+_ADD_TOTALS = """
+INSERT INTO totals (arm, outcomes, energy_joules, carbon_g, output_tokens, energy_estimated)
+SELECT arm, count(*), total(energy_joules), total(carbon_g), total(output_tokens),
+    max(energy_estimated)
+FROM outcomes WHERE id > ? GROUP BY arm
+ON CONFLICT (arm) DO UPDATE SET
+    outcomes = outcomes + excluded.outcomes,
+    energy_joules = energy_joules + excluded.energy_joules,
+    carbon_g = carbon_g + excluded.carbon_g,
+    output_tokens = output_tokens + excluded.output_tokens,
+    energy_estimated = max(energy_estimated, excluded.energy_estimated)
+"""
 
 
 class Store:
@@ -33,6 +54,8 @@ class Store:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.revision = 0  # moves with the outcomes kept: who saw this one has seen them all
+        self._count = Lock()
         self._write = Lock()  # one writer at a time, rather than SQLITE_BUSY among our own threads
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
         sa.event.listen(self._engine, "connect", _pragmas)
@@ -49,67 +72,36 @@ class Store:
 
     # --- outcomes ----------------------------------------------------------------------------
 
-    def add_outcomes(self, rows: Sequence[dict[str, Any]]) -> int:
+    def add_outcomes(self, rows: Sequence[Row]) -> int:
         """Store those not stored before; how many that were. One transaction: all or nothing."""
         if not rows:
             return 0
         with self._writing() as db:
-            before = db.scalar(sa.select(sa.func.max(t.OUTCOMES.c.id))) or 0
-            versions = {row["policy_version"] for row in rows}
-            packs = self._packs(db, sorted(versions))
+            before = db.scalar(_LAST) or 0
+            packs = self._packs(db, sorted({row.policy_version for row in rows}))
             now = datetime.now(UTC).timestamp()
-            values = [
-                {**row, "stored_at": now, "pack_hash": packs.get(row["policy_version"])}
-                for row in rows
-            ]
-            unique = ["segment_uid", "ticket"]
-            insert = sqlite.insert(t.OUTCOMES).on_conflict_do_nothing(index_elements=unique)
-            db.execute(insert, values)
-            return self._add_totals(db, before)
+            values = [(*row, now, packs.get(row.policy_version)) for row in rows]
+            stored = db.exec_driver_sql(_ADD, values).rowcount
+            if stored:
+                db.exec_driver_sql(_ADD_TOTALS, (before,))
+        if stored:
+            self._changed()
+        return stored
 
     @staticmethod
     def _packs(db: sa.Connection, versions: list[int]) -> dict[int, int]:
+        """Packs by policy version, both as columns hold them."""
         found: dict[int, int] = {}
         for first in range(0, len(versions), LOOKUP):
             part = versions[first : first + LOOKUP]
-            rows = db.execute(
-                sa.select(t.POLICIES.c.version, t.POLICIES.c.pack_hash).where(
-                    t.POLICIES.c.version.in_(part)
-                )
-            )
-            found.update((version, pack) for version, pack in rows)
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT version, pack_hash FROM policies WHERE version IN ({marks})"  # noqa: S608
+            found.update((row[0], row[1]) for row in db.exec_driver_sql(query, tuple(part)))
         return found
 
-    @staticmethod
-    def _add_totals(db: sa.Connection, before: int) -> int:
-        c = t.OUTCOMES.c
-        new = db.execute(
-            sa.select(
-                c.arm,
-                sa.func.count(),
-                sa.func.total(c.energy_joules),
-                sa.func.total(c.carbon_g),
-                sa.func.total(c.output_tokens),
-                sa.func.max(c.energy_estimated),
-            )
-            .where(c.id > before)
-            .group_by(c.arm)
-        ).all()
-        for arm, count, joules, grams, tokens, estimated in new:
-            insert = sqlite.insert(t.TOTALS).values(
-                arm=arm,
-                outcomes=count,
-                energy_joules=joules,
-                carbon_g=grams,
-                output_tokens=tokens,
-                energy_estimated=estimated,
-            )
-            own, other = t.TOTALS.c, insert.excluded
-            summed = ("outcomes", "energy_joules", "carbon_g", "output_tokens")
-            changes = {name: own[name] + other[name] for name in summed}
-            changes["energy_estimated"] = sa.func.max(own.energy_estimated, other.energy_estimated)
-            db.execute(insert.on_conflict_do_update(index_elements=["arm"], set_=changes))
-        return sum(row[1] for row in new)
+    def _changed(self) -> None:
+        with self._count:
+            self.revision += 1
 
     def totals(self) -> list[dict[str, Any]]:
         """By arm, of all outcomes ever stored."""
@@ -244,6 +236,7 @@ class Store:
             last = db.scalar(past)
             if last is not None:
                 removed += db.execute(t.OUTCOMES.delete().where(o.id <= last)).rowcount
+        self._changed()
         return removed
 
     @contextmanager

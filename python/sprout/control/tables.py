@@ -9,6 +9,11 @@ VERSION = 1  # SQLite's user_version: raised with every change to these tables
 WRAP = 1 << 64
 
 
+def signed(value: int) -> int:
+    """An unsigned 64-bit number as a column holds it: two's complement."""
+    return value if value < WRAP >> 1 else value - WRAP
+
+
 class U64(sa.TypeDecorator[int]):
     """An unsigned 64-bit number in a signed column (two's complement)."""
 
@@ -16,7 +21,7 @@ class U64(sa.TypeDecorator[int]):
     cache_ok = True
 
     def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
-        return value if value is None or value < WRAP >> 1 else value - WRAP
+        return None if value is None else signed(value)
 
     def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
         return value if value is None or value >= 0 else value + WRAP
