@@ -111,12 +111,13 @@ def written(records: Any, **changes: Any) -> pb.Outcome:
     options: dict[str, Any] = {
         "segment_uid": 2**64 - 1,
         "stub_index": 1,
-        "ending": pb.ENDING_DELIVERED,
-        "share": Share(joules=36.0, credited_ns=2 * S, final=True),
+        "ending": [pb.ENDING_DELIVERED],
+        "shares": [Share(joules=36.0, credited_ns=2 * S, final=True)],
         "wall_offset_ns": 1_700_000_000 * S,
         **changes,
     }
-    return OutcomeWriter(cfg, 2**63, estimated=True).write(records[0], **options)
+    (body,) = OutcomeWriter(cfg, 2**63, estimated=True).write(records, **options)
+    return pb.Outcome.FromString(body)
 
 
 def test_every_field() -> None:
@@ -200,7 +201,32 @@ def test_the_nodes_own_factors_where_the_flight_has_none() -> None:
 
 def test_never_scheduled_has_no_times_and_no_energy() -> None:
     records = flight(phase=Phase.FAILED, receipt_joules=math.nan)
-    outcome = written(records, ending=pb.ENDING_FAILED, share=Share(final=True))
+    outcome = written(records, ending=[pb.ENDING_FAILED], shares=[Share(final=True)])
     assert outcome.ending == pb.ENDING_FAILED
     assert (outcome.queue_seconds, outcome.device_seconds, outcome.first_token_seconds) == (0, 0, 0)
     assert (outcome.energy_joules, outcome.receipt_joules) == (0, 0)
+
+
+def test_many_flights_of_a_segment_keep_what_is_their_own() -> None:
+    records = np.concatenate(
+        [
+            finished(0.0, ticket=1 + i, level=i % 3, flags=flags, task=b"t%d" % (i % 2))
+            for i, flags in enumerate((0, Flag.CONTROL, 0, Flag.PAUSED, 0, 0))
+        ]
+    )
+    records["intensity_g_per_kwh"] = [math.nan, 100.0, 0.0, 100.0, math.nan, 300.0]
+    kinds = [pb.ENDING_DELIVERED, pb.ENDING_CANCELLED] * 3
+    given = [Share(joules=float(i), credited_ns=i * S, final=True) for i in range(6)]
+    options: dict[str, Any] = {"segment_uid": 1, "stub_index": 0, "wall_offset_ns": 0}
+    writer = OutcomeWriter(Config(), 1, estimated=False)
+    together = writer.write(records, ending=kinds, shares=given, **options)
+    for i, body in enumerate(together):
+        one = records[i : i + 1]
+        assert writer.write(one, ending=kinds[i : i + 1], shares=given[i : i + 1], **options) == [
+            body
+        ]
+        outcome = pb.Outcome.FromString(body)
+        assert (outcome.ticket, outcome.level, outcome.task) == (1 + i, i % 3, f"t{i % 2}")
+        assert (outcome.ending, outcome.energy_joules) == (kinds[i], float(i))
+        assert (outcome.control, outcome.paused) == (i == 1, i == 3)
+        assert outcome.HasField("carbon_g") == (i not in {0, 4})

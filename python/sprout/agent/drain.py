@@ -94,6 +94,8 @@ class Drain:
     def _scan(self, reader: SegmentReader, now_ns: int) -> _Scan:
         alive = reader.alive  # before the records: the dead write no more
         records = reader.scan()
+        if not len(records):  # as always where the segment has counters alone
+            return _Scan(reader, alive, records, np.zeros(0, np.uint8), [])
         ending = endings(
             records,
             now_ns,
@@ -117,25 +119,23 @@ class Drain:
         ended: list[tuple[SegmentReader, int, int]] = []
         drained: list[SegmentReader] = []  # of the dead, with nothing left in them
         for scan in scans:
-            left = len(scan.records)
-            for i in np.flatnonzero(scan.ending).tolist():
-                span = scan.spans[i]
-                share = self._settlement.share(span.key)
-                if not share.final:
-                    continue  # its end lies after this tick
-                record = scan.records[i]
-                outcome = self._writer.write(
-                    record,
+            over = np.flatnonzero(scan.ending).tolist()
+            shares = [self._settlement.share(scan.spans[i].key) for i in over]
+            # Not those whose end lies after this tick.
+            final = [i for i, share in zip(over, shares, strict=True) if share.final]
+            if final:
+                records = scan.records[final]
+                outcomes += self._writer.write(
+                    records,
                     segment_uid=scan.reader.uid,
                     stub_index=scan.reader.stub_index,
-                    ending=int(scan.ending[i]),
-                    share=share,
+                    ending=scan.ending[final].tolist(),
+                    shares=[share for share in shares if share.final],
                     wall_offset_ns=wall_offset_ns,
                 )
-                outcomes.append(outcome.SerializeToString())
-                ended.append((scan.reader, int(record["slot"]), int(record["generation"])))
-                left -= 1
-            if left == 0 and not scan.alive:
+                places = (records["slot"].tolist(), records["generation"].tolist())
+                ended.extend((scan.reader, *place) for place in zip(*places, strict=True))
+            if len(final) == len(scan.records) and not scan.alive:
                 drained.append(scan.reader)
         try:
             self._spool.append(outcomes)

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """How a flight ended, and the outcome that is told of it."""
 
-import math
+from collections.abc import Sequence
+from functools import lru_cache
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,9 @@ from sprout_ext.ledger import Phase
 
 # The outcome's boolean fields, by the flag that they stand for.
 FLAGS = {flag: str(flag.name).lower() for flag in Flag}
+# Of a FLIGHT record: what many have in common, and what each has of its own.
+COMMON = ("level", "flags", "task", "policy_version", "policy_seed")
+OWN = ("ticket", "sequence", "input_tokens", "output_tokens", "max_tokens")
 # Closed, but the engine's end is not in the record: a slot that says nothing, or says it late.
 CLOSED_GRACE_NS = NS_PER_S
 
@@ -86,78 +91,125 @@ def active_ends(
 
 
 class OutcomeWriter:
-    """Outcomes of one node, as bytes for the spool."""
+    """Outcomes of one node, as bytes for the spool.
+
+    Hundreds a second: what many flights have in common is encoded once. An encoded message behind
+    another of its kind adds to it, so bytes are all that there is to put together.
+    """
 
     def __init__(self, cfg: Config, node_id: int, *, estimated: bool) -> None:
         self._pue = cfg.energy.pue
         self._embodied_g_per_s = cfg.energy.embodied_g_per_s
-        self._node_id = node_id
-        self._estimated = estimated
+        self._node = (node_id, estimated)
 
     def write(
         self,
-        record: np.void,
+        records: NDArray[np.void],
         *,
         segment_uid: int,
         stub_index: int,
-        ending: int,
-        share: Share,
+        ending: Sequence[int],
+        shares: Sequence[Share],
         wall_offset_ns: int,
-    ) -> pb.Outcome:
-        """The outcome of one FLIGHT record.
+    ) -> list[bytes]:
+        """(n,) encoded pb.Outcome of FLIGHT records (n,) of one segment.
 
-        share: of the energy; the time it was credited for is the flight's time on the device.
+        ending: (n,) pb.Ending of each.
+        shares: (n,) of the energy; the time each was credited for is its time on the device.
         wall_offset_ns: wall clock minus CLOCK_MONOTONIC.
         Carbon needs an intensity; where the flight has none (no policy was there), carbon and
         intensity stay unset, which is "unknown".
         """
-        flight: dict[str, Any] = dict(zip(record.dtype.names or (), record.item(), strict=True))
-        scheduled_ns, opened_ns = flight["scheduled_ns"], flight["opened_ns"]
-        device_s = share.credited_ns / NS_PER_S
-        outcome = pb.Outcome(
-            segment_uid=segment_uid,
-            ticket=flight["ticket"],
-            level=flight["level"],
-            level_name=f"L{flight['level']}",
-            policy_version=flight["policy_version"],
-            policy_seed=flight["policy_seed"],
-            node_id=self._node_id,
-            stub_index=stub_index,
-            sequence=flight["sequence"],
-            task=flight["task"].rstrip(b"\0").decode("ascii", "replace"),
-            ending=pb.Ending.Name(ending),
-            input_tokens=flight["input_tokens"],
-            output_tokens=flight["output_tokens"],
-            max_tokens=flight["max_tokens"],
-            queue_seconds=_span_s(opened_ns, scheduled_ns),
-            device_seconds=device_s,
-            first_token_seconds=_span_s(opened_ns, flight["first_token_ns"]),
-            energy_joules=share.joules,
-            energy_estimated=self._estimated,
-            receipt_joules=_known(flight["receipt_joules"], 0.0),
+        origin = (*self._node, segment_uid, stub_index)
+        opened_ns = records["opened_ns"]
+        joules = np.array([share.joules for share in shares])
+        device_s = np.array([share.credited_ns for share in shares]) / NS_PER_S
+        columns = (
+            *(records[name] for name in OWN),
+            (opened_ns + wall_offset_ns) // NS_PER_S,
+            (opened_ns + wall_offset_ns) % NS_PER_S,
+            _span_s(opened_ns, records["scheduled_ns"]),
+            device_s,
+            _span_s(opened_ns, records["first_token_ns"]),
+            joules,
+            _known(records["receipt_joules"], 0.0),
+            records["intensity_g_per_kwh"],
+            self._carbon_g(records, joules, device_s),
         )
-        for flag, name in FLAGS.items():
-            if flight["flags"] & flag:
-                setattr(outcome, name, True)
-        outcome.opened_at.FromNanoseconds(opened_ns + wall_offset_ns)
-        intensity = flight["intensity_g_per_kwh"]
-        if math.isfinite(intensity):
-            outcome.intensity_g_per_kwh = intensity
-            pue = flight["pue"]
-            outcome.carbon_g = request_g(
-                share.joules,
-                device_s,
-                intensity_g_per_kwh=intensity,
-                pue=pue if pue >= 1 else self._pue,
-                embodied_g_per_s=_known(flight["embodied_g_per_s"], self._embodied_g_per_s),
-            )
-        return outcome
+        common = zip(ending, *(records[name].tolist() for name in COMMON), strict=True)
+        own = zip(*(column.tolist() for column in columns), strict=True)
+        written: list[bytes] = []
+        for kind, values in zip(common, own, strict=True):
+            outcome = pb.Outcome()  # field by field, which costs a third of keywords
+            opened_at = outcome.opened_at
+            (
+                outcome.ticket,
+                outcome.sequence,
+                outcome.input_tokens,
+                outcome.output_tokens,
+                outcome.max_tokens,
+                opened_at.seconds,
+                opened_at.nanos,
+                outcome.queue_seconds,
+                outcome.device_seconds,
+                outcome.first_token_seconds,
+                outcome.energy_joules,
+                outcome.receipt_joules,
+                intensity,
+                carbon_g,
+            ) = values
+            if isfinite(intensity):
+                outcome.intensity_g_per_kwh, outcome.carbon_g = intensity, carbon_g
+            written.append(_common(origin, kind) + outcome.SerializeToString())
+        return written
+
+    def _carbon_g(
+        self, records: NDArray[np.void], joules: NDArray[np.float64], device_s: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """(n,) with the flight's own factors, the node's where it has none; NaN: not known."""
+        pue = records["pue"]
+        return request_g(
+            joules,
+            device_s,
+            intensity_g_per_kwh=records["intensity_g_per_kwh"],
+            pue=np.where(pue >= 1, pue, self._pue),
+            embodied_g_per_s=_known(records["embodied_g_per_s"], self._embodied_g_per_s),
+        )
 
 
-def _span_s(start_ns: int, end_ns: int) -> float:
+@lru_cache(1024)
+def _common(
+    origin: tuple[int, bool, int, int], kind: tuple[int, int, int, bytes, int, int]
+) -> bytes:
+    """What many flights have in common.
+
+    origin: node id, energy estimated, segment uid, stub index. kind: ending, then COMMON.
+    """
+    node_id, estimated, segment_uid, stub_index = origin
+    ending, level, flags, task, policy_version, policy_seed = kind
+    outcome = pb.Outcome(
+        node_id=node_id,
+        energy_estimated=estimated,
+        segment_uid=segment_uid,
+        stub_index=stub_index,
+        ending=pb.Ending.Name(ending),
+        level=level,
+        level_name=f"L{level}",
+        task=task.decode("ascii", "replace"),
+        policy_version=policy_version,
+        policy_seed=policy_seed,
+    )
+    for flag, name in FLAGS.items():
+        if flags & flag:
+            setattr(outcome, name, True)
+    return outcome.SerializeToString()
+
+
+def _span_s(start_ns: NDArray[np.int64], end_ns: NDArray[np.int64]) -> NDArray[np.float64]:
     """Seconds between two times, 0 where one was never reached."""
-    return max(0, end_ns - start_ns) / NS_PER_S if start_ns > 0 and end_ns > 0 else 0.0
+    reached = (start_ns > 0) & (end_ns > 0)
+    return np.where(reached, np.maximum(0, end_ns - start_ns), 0) / NS_PER_S
 
 
-def _known(value: float, default: float) -> float:
-    return value if math.isfinite(value) else default
+def _known(values: NDArray[Any], default: float) -> NDArray[Any]:
+    return np.where(np.isfinite(values), values, default)
