@@ -52,6 +52,17 @@ def test_full_spool_drops_the_oldest_and_counts_them_for_good(tmp_path: Path) ->
     again.close()
 
 
+def test_only_what_is_acknowledged_goes(tmp_path: Path) -> None:
+    spool = Spool(tmp_path / "spool.sqlite", 1000)
+    spool.append(bodies(600))  # more than one statement takes
+    assert waiting(spool) == bodies(600)
+    ids = [i for i, _ in spool.peek(600)]
+    spool.ack([ids[0], ids[2]])
+    spool.ack(ids[4:])
+    assert waiting(spool) == [b"outcome 1", b"outcome 3"]
+    spool.close()
+
+
 def test_what_the_control_plane_refuses_is_counted_as_dropped(tmp_path: Path) -> None:
     spool = Spool(tmp_path / "spool.sqlite", 10)
     spool.append(bodies(3))

@@ -153,13 +153,7 @@ class Reporter:
                 log.error("%s", error)
                 rows = []
             full = len(rows) == self._size
-            ids, outcomes = self._parsed(rows)
-            request = pb.ReportOutcomesRequest(
-                node=self._node,
-                batch=ids[0] if ids else 0,
-                outcomes=outcomes,
-                node_status=self._status(),
-            )
+            ids, request = self._report(rows)
             try:
                 self._stub.ReportOutcomes(request, timeout=timeout_s)
             except grpc.RpcError as error:
@@ -173,21 +167,26 @@ class Reporter:
             if stop.is_set() or time.monotonic() >= until:
                 return
 
-    def _parsed(self, rows: list[tuple[int, bytes]]) -> tuple[list[int], list[pb.Outcome]]:
-        """Ids and outcomes; what can't be read is dropped, lest it end every agent to come."""
+    def _report(self, rows: list[tuple[int, bytes]]) -> tuple[list[int], pb.ReportOutcomesRequest]:
+        """A report, and the ids of the outcomes in it.
+
+        What can't be read is dropped, lest it end every agent to come.
+        """
+        request = pb.ReportOutcomesRequest(node=self._node, node_status=self._status())
         ids: list[int] = []
-        outcomes: list[pb.Outcome] = []
         unread: list[int] = []
         for i, body in rows:
             try:
-                outcomes.append(pb.Outcome.FromString(body))
+                request.outcomes.add().MergeFromString(body)  # in place: no copy
                 ids.append(i)
             except DecodeError:
+                del request.outcomes[-1]
                 unread.append(i)
         if unread:
             log.error("%d spooled outcomes can't be read and are dropped", len(unread))
             self._ack(unread, dropped=True)
-        return ids, outcomes
+        request.batch = ids[0] if ids else 0
+        return ids, request
 
     def _answered(self) -> None:
         if self._unanswered:

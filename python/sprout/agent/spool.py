@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS outbox (id INTEGER PRIMARY KEY AUTOINCREMENT, body BL
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value INTEGER NOT NULL);
 INSERT OR IGNORE INTO meta VALUES ('dropped', 0);
 """
+ROWS = 500  # in a statement: AUTOINCREMENT keeps its own table, once a statement
 _DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 
 
@@ -58,7 +59,10 @@ class Spool:
             dropped = excess + len(outcomes) - len(kept)
             if dropped:
                 self._count_dropped(db, dropped)
-            db.executemany("INSERT INTO outbox (body) VALUES (?)", ((body,) for body in kept))
+            for first in range(0, len(kept), ROWS):
+                part = kept[first : first + ROWS]
+                marks = ", ".join(["(?)"] * len(part))
+                db.execute(f"INSERT INTO outbox (body) VALUES {marks}", part)  # noqa: S608
             db.commit()
             self._count += len(kept) - excess
             self._dropped += dropped
@@ -75,7 +79,8 @@ class Spool:
         if not ids:
             return
         with self._transaction() as db:
-            gone = db.executemany("DELETE FROM outbox WHERE id = ?", ((i,) for i in ids)).rowcount
+            delete = "DELETE FROM outbox WHERE id BETWEEN ? AND ?"
+            gone = db.executemany(delete, _runs(ids)).rowcount
             if dropped:
                 self._count_dropped(db, gone)
             db.commit()
@@ -141,3 +146,13 @@ class Spool:
         if self._db is not None:
             with closing(self._db):
                 self._db = None
+
+
+def _runs(ids: Sequence[int]) -> list[tuple[int, int]]:
+    """(first, last) of each range to delete: a batch as it was peeked at is one, if without gaps.
+
+    ids: ascending, each once.
+    """
+    if ids[-1] - ids[0] == len(ids) - 1:
+        return [(ids[0], ids[-1])]
+    return [(i, i) for i in ids]
