@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Decode rate of the embedded engine: its server called directly, through the client, through the
-slot.
+slot, and through the whole ensemble.
 
     python benchmarks/bench_engine.py [--streams 8] [--tokens 64] [--rounds 5] [--json FILE]
 
-One engine process with as many slots as streams. Rounds of the three ways in turn, to and fro, so
+One stack whose engine has as many slots as streams. Rounds of the four ways in turn, to and fro, so
 that a slow minute of the machine hits all; medians, and ratios within a round. Direct: a thread and
-a plain HTTP/1.1 connection per stream, which reads the events and takes the ids out, nothing
-more. All three run in this one process, the engine in its own.
+a plain HTTP/1.1 connection per stream, which reads the events and takes the ids out, nothing more.
+The prompt is rendered already, so that all four send the same ids.
 """
 
 import argparse
@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from _stack import Stack, commit, machine
 from engine_process import EngineProcess
 
 from sprout.engines.base import Chunk, Generation
@@ -35,9 +36,23 @@ from sprout.engines.llama_client import LlamaClient
 from sprout.engines.settings import SlotSettings
 from sprout.engines.slot import Slot
 from sprout.errors import SproutError
+from sprout.serve.client import Client
 
 PENALTY = 1.1
-PROMPT = "Photosynthesis is the process by which plants turn light into sugar. " * 6
+CONTEXT = 1024
+TEXT = "Photosynthesis is the process by which plants turn light into sugar. " * 6
+PROMPT = (
+    "<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n"
+    f"<|im_start|>user\n{TEXT.strip()}<|im_end|>\n<|im_start|>assistant\n"
+)
+ENDLESS = -1  # as end_id: every answer has the full length
+
+
+class Attached(EngineProcess):
+    """The engine of a stack that is up."""
+
+    def __init__(self, address: str) -> None:
+        self.port = int(address.rpartition(":")[2])
 
 
 class Direct:
@@ -130,6 +145,7 @@ def through_slot(slot: Slot) -> Callable[[Generation, int], int]:
             "input_ids": generation.input_ids[None, :],
             "input_lengths": np.array([len(generation.input_ids)], np.int32),
             "request_output_len": np.array([generation.max_tokens], np.int32),
+            "end_id": np.array([ENDLESS], np.int32),
             "streaming": np.array([True]),
         }
         for _ in range(streams):
@@ -139,14 +155,27 @@ def through_slot(slot: Slot) -> Callable[[Generation, int], int]:
     return run
 
 
-def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    context = 1024
-    engine = EngineProcess(folder, slots=args.streams, context_tokens=context)
+def through_ensemble(address: str, streams: int) -> Callable[[Generation, int], int]:
+    clients = [Client(address) for _ in range(streams)]
+    pool = ThreadPoolExecutor(streams)
+
+    def one(client: Client, tokens: int) -> int:
+        options = {"end_id": ENDLESS}
+        return client.ask(PROMPT, max_tokens=tokens, off=True, options=options).output_tokens
+
+    def run(generation: Generation, streams: int) -> int:
+        return sum(pool.map(one, clients, [generation.max_tokens] * streams))
+
+    return run
+
+
+def measure(args: argparse.Namespace, stack: Stack) -> dict[str, Any]:
+    engine = Attached(stack.endpoint("engine"))
     client = LlamaClient(
         engine.url,
         slots=args.streams,
         queue=0,
-        context_tokens=context,
+        context_tokens=CONTEXT,
         repetition_penalty=PENALTY,
     )
     slot = Slot(
@@ -154,7 +183,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             engine_url=engine.url,
             engine_slots=args.streams,
             engine_queue=0,
-            engine_context_tokens=context,
+            engine_context_tokens=CONTEXT,
             repetition_penalty=PENALTY,
         )
     )
@@ -163,9 +192,10 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
             "direct": Direct(engine, args.streams),
             "client": through_client(client),
             "slot": through_slot(slot),
+            "ensemble": through_ensemble(stack.endpoint("grpc"), args.streams),
         }
         ids = np.array(engine.tokenize(PROMPT), np.int32)
-        generation = Generation("", ids, args.tokens)
+        generation = Generation("", ids, args.tokens, end_id=ENDLESS)
         rates: dict[str, list[float]] = {way: [] for way in ways}
         cpu_us: dict[str, list[float]] = {way: [] for way in ways}
         for round_number in range(args.rounds + 1):
@@ -183,8 +213,9 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
     finally:
         slot.close()
         client.close()
-        engine.stop()
     return {
+        "machine": machine(),
+        "commit": commit(),
         "streams": args.streams,
         "tokens": args.tokens,
         "prompt_tokens": len(ids),
@@ -193,7 +224,7 @@ def measure(args: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "client_cpu_us_per_token": {way: statistics.median(v) for way, v in cpu_us.items()},
         "ratio_to_direct": {
             way: statistics.median(a / b for a, b in zip(rates[way], rates["direct"], strict=True))
-            for way in ("client", "slot")
+            for way in ("client", "slot", "ensemble")
         },
         "all_tokens_per_s": rates,
     }
@@ -207,15 +238,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="where to write everything")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        result = measure(args, Path(folder))
+        settings = {"slots": args.streams, "context_tokens": CONTEXT}
+        with Stack(Path(folder), engine="llama_cpp", **settings) as stack:
+            result = measure(args, stack)
     if args.json:
         args.json.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"{result['machine']}, commit {result['commit']}")
     print(f"{args.streams} streams of {args.tokens} tokens, medians of {args.rounds} rounds")
-    print(f"{'':8}{'tokens/s':>10}{'of direct':>11}{'CPU us/token here':>20}")
+    print(f"{'':9}{'tokens/s':>10}{'of direct':>11}{'CPU us/token here':>20}")
     for way, rate in result["tokens_per_s"].items():
         ratio = result["ratio_to_direct"].get(way, 1.0)
         cpu = result["client_cpu_us_per_token"][way]
-        print(f"{way:8}{rate:10.1f}{ratio:11.3f}{cpu:20.0f}")
+        print(f"{way:9}{rate:10.1f}{ratio:11.3f}{cpu:20.0f}")
 
 
 if __name__ == "__main__":

@@ -258,7 +258,7 @@ std::uint64_t process_started(std::uint32_t pid) noexcept {
   char* end = std::to_chars(path + 6, path + sizeof path - 6, pid).ptr;
   std::memcpy(end, "/stat", 6);
   const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return 0;
+  if (fd < 0) return errno == ENOENT || errno == ESRCH ? 0 : kNotTold;
   char text[1024];
   const ssize_t got = ::read(fd, text, sizeof text);
   ::close(fd);
@@ -294,6 +294,7 @@ Segment::Segment(const std::string& directory, std::uint32_t role, std::uint32_t
   identity_.role = role;
   identity_.pid = static_cast<std::uint32_t>(::getpid());
   identity_.started = process_started(identity_.pid);
+  if (identity_.started == kNotTold) throw FileError(EMFILE, "no start time", "/proc/self/stat");
   identity_.node_id = node_id;
   identity_.stub_index = stub_index;
   identity_.records = records;
@@ -373,7 +374,7 @@ SegmentReader::SegmentReader(std::string path)
 
 bool SegmentReader::alive() const noexcept {
   const std::uint64_t started = process_started(identity_.pid);
-  return started != 0 && started == identity_.started;
+  return started == kNotTold || (started != 0 && started == identity_.started);
 }
 
 std::vector<FlightRow> SegmentReader::scan() const {

@@ -193,7 +193,9 @@ bool flight_release(SegmentView& view, std::uint32_t slot, std::uint32_t generat
 // A copy of the flight in `slot`, if one is opened and not released.
 bool flight_read(const SegmentView& view, std::uint32_t slot, FlightRow& out) noexcept;
 
-// Start time of a process in ticks since boot; 0 = there is no such process.
+// Start time of a process in ticks since boot; 0 = there is no such process; kNotTold = it could
+// not be asked (no descriptors left, no /proc): that is no reason to call it dead.
+inline constexpr std::uint64_t kNotTold = ~std::uint64_t{0};
 std::uint64_t process_started(std::uint32_t pid) noexcept;
 std::string segment_name(std::uint16_t tag);  // "segment-00ff"
 
