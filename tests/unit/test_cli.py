@@ -91,7 +91,8 @@ def test_plan_without_a_control_plane_uses_the_priors(
 ) -> None:
     """Floor 0.9 of 0.40 between L0 (0.40) and L1 (0.34): a third of the requests stay at L0."""
     arguments = ["plan", "--intensity", "400", "--low", "100", "--high", "400", "--json"]
-    assert run([*nothing_up, *arguments]) == 0
+    priors = ["--set", "control.prior_preference=0.40,0.34,0.26"]
+    assert run([*nothing_up, *arguments, *priors]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["basis"] == "declared priors (no control plane)"
     assert document["shares"] == pytest.approx([1 / 3, 2 / 3, 0], abs=1e-6)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from round_priors import ROUND_PRIORS
 
 from sprout.carbon import Feed, Intensity
 from sprout.carbon.intensity import Series
@@ -68,7 +69,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def make(grid: Grid, store: Store, **control: Any) -> tuple[Loop, Feed]:
-    config = Config(control=ControlConfig(ttl_s=TTL_S, min_outcomes=3, **control))
+    config = Config(
+        control=ControlConfig(**{"ttl_s": TTL_S, "min_outcomes": 3, **ROUND_PRIORS, **control})
+    )
     feed = Feed(
         grid,
         store,

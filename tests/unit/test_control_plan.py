@@ -5,6 +5,7 @@ import math
 from dataclasses import replace
 
 import pytest
+from round_priors import ROUND_PRIORS
 
 from sprout.config import Config, ControlConfig, RequestConfig
 from sprout.control import messages
@@ -15,7 +16,7 @@ from sprout.directives import pack
 from sprout.errors import ConfigError
 from sprout.optimize.floor import Range
 
-CONFIG = Config()
+CONFIG = Config(control=ControlConfig(**ROUND_PRIORS))
 LEVELS = ("L0", "L1", "L2")
 
 
