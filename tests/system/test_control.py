@@ -16,6 +16,7 @@ import grpc
 import pytest
 
 from sprout.channel import connect
+from sprout.config import ControlConfig
 from sprout.v1 import control_pb2 as pb
 from sprout.v1 import control_pb2_grpc
 
@@ -242,10 +243,9 @@ def test_reported_outcomes_become_the_profile(tmp_path: Path) -> None:
         assert later.explanation.trigger == "profile"
         l0, l1, _ = later.explanation.profile
         assert (l0.energy_basis, l0.energy_joules, l0.outcomes) == ("measured", 6.0, 30)
-        assert (l1.energy_basis, l1.energy_joules) == (
-            "prior, scaled to the measured levels",
-            2.0,
-        )
+        assert l1.energy_basis == "prior, scaled to the measured levels"
+        prior = ControlConfig().prior_energy_joules
+        assert l1.energy_joules == pytest.approx(6.0 * prior[1] / prior[0])
         status = stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S)
         assert {a.arm: a.outcomes for a in status.arms} == {"L0": 30, "pinned": 100}
 
