@@ -20,6 +20,7 @@ $(VENV)/.built: $(VENV)/.dependencies $(CORE)
 	@echo "setup: the compiled core"
 	@$(PY) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@$(PY) -m sprout.serve.weights
+	@$(PY) -c "import sprout_ext; print('setup: compiled core', 'with CUDA' if sprout_ext.cuda_built() else 'without CUDA (no nvcc found): the CPU draws the same bits')"
 	@touch $@
 
 build: setup  ## compile the core again after a change in csrc/
