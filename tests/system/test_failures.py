@@ -321,10 +321,11 @@ def test_200_streams_a_third_cancelled_through_the_ensemble(echo: BackgroundStac
 def test_200_streams_a_third_cancelled_on_the_engine(echo: BackgroundStack) -> None:
     """There a cancel arrives: exactly those are stopped, the others end whole."""
     before = counters(echo)["engine_cancelled"]
-    tokens = 60  # 1.2 s
 
     def one(index: int) -> int:
         """Tokens that came."""
+        # A stream to be cancelled must not end by itself, however late its cancel is.
+        tokens = 20_000 if index % 3 == 0 else 60
         ends: queue.SimpleQueue[Any] = queue.SimpleQueue()
         with grpcclient.InferenceServerClient(echo.endpoint("grpc")) as client:
             client.start_stream(lambda result, error: ends.put((result, error)))
@@ -342,8 +343,8 @@ def test_200_streams_a_third_cancelled_on_the_engine(echo: BackgroundStack) -> N
 
     with ThreadPoolExecutor(200) as pool:
         came = list(pool.map(one, range(200)))
-    assert came == [0 if index % 3 == 0 else tokens for index in range(200)]
-    wait(lambda: counters(echo)["engine_cancelled"] - before == 67, 20, "67 stopped")
+    assert came == [0 if index % 3 == 0 else 60 for index in range(200)]
+    wait(lambda: counters(echo)["engine_cancelled"] - before == 67, 60, "67 stopped")
     assert serves(echo)
 
 
