@@ -1,8 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What Sprout adds to an ensemble: `ensemble` against the least that an ensemble of text can do.
+"""What Sprout adds to an ensemble: `ensemble` against the least that such an ensemble can do.
 
 Both stand in the same Triton, with the same tokenizer and the same engine slot (echo, as fast as it
-can); the baseline only tokenizes and detokenizes: no template, no draw, no ledger, no receipt.
+can); the baseline only tokenizes and detokenizes: no template, no draw, no ledger, no receipt. It
+takes and gives the tensors of TensorRT-LLM's ensemble, as whatever one would use instead has to.
+`--bare` measures against one of three inputs and one output, which no client of TensorRT-LLM could
+use: Triton and its Python backend charge for each tensor that is wired, asked for or not.
+
 perf_analyzer measures them in turn (A B B A …), so that a drift of the machine hits both. Reported
 are medians over rounds and the spread of the ratios.
 
@@ -19,10 +23,38 @@ import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from _stack import Stack, commit, machine
+from google.protobuf import text_format
+from tritonclient.grpc import model_config_pb2
+
+from sprout.serve.render import repository_source
 
 HERE = Path(__file__).parent
+# Sprout's own tensors, and wires between the models.
+SPROUT = {
+    *("FLIGHT", "_FLIGHT", "_ENGINE_FLIGHT", "flight", "LAST_TOKEN_TIME_NS"),
+    *("DIRECTIVE_LEVEL", "POLICY_VERSION", "ENERGY_JOULES", "CARBON_GRAMS", "CARBON_INTENSITY"),
+    *("directive_level", "policy_version", "energy_joules", "carbon_grams", "carbon_intensity"),
+}
+# All that tokenizing and detokenizing needs.
+BARE = {
+    *("text_input", "max_tokens", "stream", "text_output", "QUERY", "REQUEST_OUTPUT_LEN"),
+    *("INPUT_ID", "REQUEST_INPUT_LEN", "TOKENS_BATCH", "SEQUENCE_LENGTH", "OUTPUT"),
+}
+BARE_WIRES = {
+    *("_INPUT_ID", "_REQUEST_INPUT_LEN", "_REQUEST_OUTPUT_LEN"),
+    *("_TOKENS_BATCH", "_SEQUENCE_LENGTH"),
+}
+PLACEHOLDERS = {
+    "triton_max_batch_size": "64",
+    "max_queue_size": "0",
+    "max_queue_delay_microseconds": "0",
+    "logits_datatype": "TYPE_FP32",
+    "preprocessing_instance_count": "1",
+    "postprocessing_instance_count": "1",
+}
 SENTENCE = "The quick brown fox jumps over the lazy dog while the river runs to the sea. "
 
 
@@ -53,13 +85,46 @@ def prompt(tokens: int, tokenizer_dir: Path) -> str:
     return str(tokenizer.decode(ids))
 
 
-def baseline_repository(out: Path, tokenizer_dir: Path) -> Path:
-    """Fills the baseline's placeholders."""
-    shutil.copytree(HERE / "baseline", out)
-    values = {"triton_max_batch_size": "64", "tokenizer_dir": str(tokenizer_dir)}
-    for config in out.glob("*/config.pbtxt"):
-        config.write_text(string.Template(config.read_text()).safe_substitute(values))
+def baseline_repository(out: Path, tokenizer_dir: Path, *, bare: bool = False) -> Path:
+    """The baseline's models: their code from `baseline/`, their tensors from Sprout's own configs,
+    less what is Sprout's; with `bare` also less what the baseline does not use."""
+    for model in ("baseline", "baseline_preprocessing", "baseline_postprocessing"):
+        source = repository_source() / (
+            model.removeprefix("baseline_").replace("baseline", "ensemble")
+        )
+        filled = string.Template((source / "config.pbtxt").read_text()).safe_substitute(
+            PLACEHOLDERS
+        )
+        config = text_format.Parse(filled, model_config_pb2.ModelConfig())
+        config.name = model
+        config.parameters.clear()
+        config.parameters["tokenizer_dir"].string_value = str(tokenizer_dir)
+        keep_tensors(config.input, bare)
+        keep_tensors(config.output, bare)
+        keep_wires(config.ensemble_scheduling.step, bare)
+        (out / model / "1").mkdir(parents=True)
+        (out / model / "config.pbtxt").write_text(text_format.MessageToString(config))
+        code = HERE / "baseline" / f"{model}.py"
+        if code.exists():
+            shutil.copy(code, out / model / "1" / "model.py")
     return out
+
+
+def keep_tensors(tensors: Any, bare: bool) -> None:
+    kept = [t for t in tensors if t.name not in SPROUT and (not bare or t.name in BARE)]
+    del tensors[:]
+    tensors.extend(kept)
+
+
+def keep_wires(steps: Any, bare: bool) -> None:
+    for step in steps:
+        if step.model_name != "tensorrt_llm":
+            step.model_name = f"baseline_{step.model_name}"
+        for wires in (step.input_map, step.output_map):
+            for name, value in [*wires.items()]:
+                own = {name, value} & SPROUT
+                if own or (bare and value not in BARE and value not in BARE_WIRES):
+                    del wires[name]
 
 
 def measure(args: argparse.Namespace, model: str, case: Case, inputs: Path, url: str) -> Sample:
@@ -123,7 +188,6 @@ def run_case(args: argparse.Namespace, case: Case, text: str, url: str, work: Pa
 
 
 def print_table(rows: list[dict]) -> None:
-    print(f"{machine()}, commit {commit()}")
     print(f"{'case':26}{'p50 ms base':>12}{'sprout':>8}{'bls':>8}{'ratio (range)':>22}"
           f"{'req/s base':>12}{'sprout':>8}{'bls':>8}{'ratio (range)':>22}")  # fmt: skip
     for r in rows:
@@ -154,6 +218,7 @@ def main() -> None:
     parser.add_argument("--bls-rounds", type=int, default=2)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--warmup", type=int, default=100)
+    parser.add_argument("--bare", action="store_true", help="see above")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     cases = [Case(p, o, c) for p in (100, 1000) for o in (1, 32) for c in (1, 16)]
@@ -161,7 +226,7 @@ def main() -> None:
         work = Path(folder)
         with Stack(work, engine="echo") as stack:
             tokenizer_dir = stack.tokenizer_dir
-        repository = baseline_repository(work / "baseline", tokenizer_dir)
+        repository = baseline_repository(work / "baseline", tokenizer_dir, bare=args.bare)
         texts = {n: prompt(n, tokenizer_dir) for n in (100, 1000)}
         with Stack(work, engine="echo", repositories=[repository]) as stack:
             url = f"127.0.0.1:{stack.grpc_port}"
@@ -171,6 +236,7 @@ def main() -> None:
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         with Stack(work, engine="echo", chunk_interval_ms=0) as stack:
             chunks = ceiling(args, f"127.0.0.1:{stack.grpc_port}", work, texts[100])
+    print(f"{machine()}, commit {commit()}, baseline {'bare' if args.bare else 'of stock tensors'}")
     print_table(rows)
     print(f"postprocessing, one instance, one token a chunk: {chunks:.0f} chunks/s")
     if args.json:

@@ -1,9 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triton's side of `postprocessing`; the work is done in sprout.request.postprocess."""
 
+import gc
 import logging
+from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from sprout.errors import RequestError, SproutError
@@ -11,6 +14,10 @@ from sprout.request.postprocess import Postprocessor
 from sprout.request.settings import Parameters, PostprocessSettings
 
 log = logging.getLogger(__name__)
+
+# Parts of a receipt that few values are taken of: their tensors, and the shared memory that these
+# lie in, are made once.
+_CONSTANTS = {"DIRECTIVE_LEVEL", "POLICY_VERSION", "CARBON_INTENSITY"}
 
 
 class TritonPythonModel:
@@ -21,6 +28,7 @@ class TritonPythonModel:
         parameters = Parameters.of_model(args["model_config"])
         settings = PostprocessSettings.read(parameters, args["model_instance_name"])
         self._postprocessor = Postprocessor.open(settings)
+        gc.freeze()  # the vocabulary and all that was imported stay: no collection need look again
 
     def execute(self, requests: list[Any]) -> list[Any]:
         try:
@@ -34,13 +42,23 @@ class TritonPythonModel:
             _failed(result)
             if isinstance(result, SproutError)
             else pb_utils.InferenceResponse(
-                output_tensors=[pb_utils.Tensor(name, array) for name, array in result.items()]
+                output_tensors=[
+                    _constant(name, array.item(), array.dtype)
+                    if name in _CONSTANTS
+                    else pb_utils.Tensor(name, array)
+                    for name, array in result.items()
+                ]
             )
             for result in results
         ]
 
     def finalize(self) -> None:
         self._postprocessor.close()
+
+
+@lru_cache(maxsize=64)
+def _constant(name: str, value: float, dtype: Any) -> Any:
+    return pb_utils.Tensor(name, np.array([[value]], dtype))
 
 
 def _failed(error: Exception) -> Any:

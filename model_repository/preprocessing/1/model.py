@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Triton's side of `preprocessing`; the work is done in sprout.request.preprocess."""
 
+import gc
 import logging
 from typing import Any
 
@@ -22,6 +23,7 @@ class TritonPythonModel:
         parameters = Parameters.of_model(args["model_config"])
         settings = PreprocessSettings.read(parameters, args["model_instance_name"])
         self._preprocessor = Preprocessor.open(settings)
+        gc.freeze()  # the tokenizer and all that was imported stay: no collection need look again
 
     def execute(self, requests: list[Any]) -> list[Any]:
         try:
