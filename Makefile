@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 # `make demo` and `make test` both work from a bare clone; both begin with `make setup`.
 .DEFAULT_GOAL := help
-.PHONY: help setup build demo test check clean
+.PHONY: help setup build demo demo-day test check clean
 
 VENV  := .venv
 PY    := $(VENV)/bin/python
 CORE  := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
 
 help:  ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 # Two stamps, so that a change of C++ code costs a compile and not a look at every dependency.
 setup: $(VENV)/.built  ## .venv, dependencies, compiled core, weights (seconds when nothing changed)
@@ -27,6 +27,9 @@ build: setup  ## compile the core again after a change in csrc/
 
 demo: setup  ## the whole stack on this machine: real prompts, receipts, policy, comparison
 	$(VENV)/bin/sprout demo
+
+demo-day: setup  ## a day of a real grid in two minutes: the mix follows it, in one picture
+	$(VENV)/bin/sprout demo --day
 
 test: setup  ## every test that this machine can run
 	$(PY) -m pytest

@@ -32,7 +32,7 @@ class Stack:
             "triton.metrics_port": 0,
             "triton.model_repositories": [str(path) for path in repositories],
             "control.port": 0,
-            "carbon.source": "constant",
+            "carbon.sources": "constant",
             "carbon.constant_g_per_kwh": 300.0,
             "engine.kind": engine,
         }

@@ -29,8 +29,9 @@ def stack_config(tmp_path_factory: pytest.TempPathFactory) -> MakeConfig:
             "triton.metrics_port": 0,
             "control.port": 0,
             "control.control_share": 0,
-            "carbon.source": "constant",
+            "carbon.sources": "constant",
             "carbon.constant_g_per_kwh": 300,
+            "energy.meters": "cpu_model",  # the same joules whatever this machine has
             "engine.kind": "echo",
             "engine.slots": 8,
         }

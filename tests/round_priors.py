@@ -5,4 +5,5 @@ ROUND_PRIORS = {
     "prior_energy_joules": (60.0, 20.0, 12.0),
     "prior_device_s": (3.0, 1.0, 0.6),
     "prior_preference": (0.40, 0.34, 0.26),
+    "exploration_share": 0.0,
 }

@@ -167,12 +167,76 @@ def plan(
     ] = None,
     low: Annotated[float | None, typer.Option(help="Lower end of the range, g/kWh.")] = None,
     high: Annotated[float | None, typer.Option(help="Upper end of the range, g/kWh.")] = None,
+    decision: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="A policy of the past, solved again.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Solve for given or current inputs and explain; changes nothing."""
     from sprout.console import plan as console
 
+    if decision is not None:
+        if not intensity is low is high is None:
+            raise typer.BadParameter("a decision has its own inputs", param_hint="--decision")
+        if not console.again(_config(context), decision, json=json):
+            raise typer.Exit(1)
+        return
     console.run(_config(context), intensity, low, high, json=json)
+
+
+@app.command()
+def report(
+    context: typer.Context,
+    since: Annotated[str, typer.Option(help="24h, 7d, or an ISO 8601 time (UTC).")],
+    until: Annotated[str, typer.Option(help="The same; default: now.")] = "now",
+    by: Annotated[str, typer.Option(help="arm, level, task or zone.")] = "arm",
+    csv: Annotated[Path | None, typer.Option(help="Every number, one a row.")] = None,
+    html: Annotated[Path | None, typer.Option(help="One page with plots.")] = None,
+    json: Json = False,
+) -> None:
+    """What was used and saved, from the store; works while the control plane runs."""
+    from sprout.console import report as console
+
+    console.run(_config(context), since, until, by, json=json, csv=csv, html=html)
+
+
+@app.command()
+def profile(
+    context: typer.Context,
+    out: Annotated[Path, typer.Option(help="Where the profile goes.")] = Path("profile.json"),
+    prompts: Annotated[
+        Path | None, typer.Option(help='JSON lines with "prompt"; default: the demo\'s dozen.')
+    ] = None,
+    concurrency: Annotated[
+        str | None, typer.Option(help="Requests in flight, closed loop; default 1,4,8.")
+    ] = None,
+    rates: Annotated[
+        str | None,
+        typer.Option(help="Requests/s, open loop; default 20, 50, 80 % of what L0 can do."),
+    ] = None,
+    window: Annotated[float | None, typer.Option(min=0.5, help="Seconds a window.")] = None,
+    windows: Annotated[int | None, typer.Option(min=1, help="Windows a condition.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1)] = 256,
+    seed: Annotated[int, typer.Option(min=0, help="Of order, prompts and arrivals.")] = 1,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Short windows, 1 and 4 in flight: a first look.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Measure the running engine at every level and load; writes profile.json."""
+    from sprout.console import profile as console
+
+    options = console.options(
+        prompts=prompts,
+        concurrency=concurrency,
+        rates=rates,
+        window_s=window,
+        windows=windows,
+        max_tokens=max_tokens,
+        seed=seed,
+        quick=quick,
+    )
+    console.run(_config(context), options, out, json=json)
 
 
 @app.command()
@@ -195,6 +259,133 @@ def resume(context: typer.Context, json: Json = False) -> None:
     operator.show(operator.resume(_config(context)), json=json)
 
 
+Fraction = Annotated[float | None, typer.Option(min=0, max=1)]
+
+
+@app.command()
+def objective(
+    context: typer.Context,
+    xi: Fraction = None,
+    mode: Annotated[str | None, typer.Option(help="paper or bank.")] = None,
+    control_share: Fraction = None,
+    canary_share: Fraction = None,
+    cap: Annotated[
+        list[str] | None, typer.Option(metavar="LEVEL=SHARE", help="The most of a level.")
+    ] = None,
+    max_increase: Annotated[
+        float | None, typer.Option(min=0, max=1, help="The most that a level grows by a policy.")
+    ] = None,
+    reset: Annotated[bool, typer.Option("--reset", help="First as configured.")] = False,
+    reason: Annotated[str, typer.Option(help="For the audit.")] = "",
+    json: Json = False,
+) -> None:
+    """What the control plane decides by; with options: set it. Outlives restarts."""
+    from sprout.console import operator, record
+
+    fields = {
+        "xi": xi,
+        "mode": mode,
+        "control_share": control_share,
+        "canary_share": canary_share,
+        "max_increase": max_increase,
+    }
+    wanted: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
+    if cap:
+        if not all("=" in each for each in cap):
+            raise typer.BadParameter("write LEVEL=SHARE", param_hint="--cap")
+        wanted["max_shares"] = operator.shares(cap)
+    record.objective(_config(context), wanted, reset=reset, reason=reason, json=json)
+
+
+@app.command()
+def pin(
+    context: typer.Context,
+    mix: Annotated[list[str], typer.Argument(help="L1, or L0=0.4 L1=0.6.")],
+    reason: Annotated[str, typer.Option(help="The status shows it to everybody.")],
+    for_: Annotated[str, typer.Option("--for", help="90s, 10m, 1h, 2d; at most 7d.")] = "1h",
+    json: Json = False,
+) -> None:
+    """One mix for everything, for a while. The floor is not enforced meanwhile."""
+    from sprout.console import operator
+
+    shares, ttl_s = operator.shares(mix), operator.seconds(for_)
+    operator.show(operator.pin(_config(context), shares, ttl_s, reason), json=json)
+
+
+@app.command()
+def unpin(context: typer.Context, json: Json = False) -> None:
+    """End the pin."""
+    from sprout.console import operator
+
+    operator.show(operator.unpin(_config(context)), json=json)
+
+
+@app.command()
+def schedule(
+    context: typer.Context,
+    windows: Annotated[
+        list[str] | None, typer.Argument(help="22:00-06:00=L0, sat,sun@00:00-23:59=L1 (UTC).")
+    ] = None,
+    clear: Annotated[bool, typer.Option("--clear", help="No schedule any more.")] = False,
+    json: Json = False,
+) -> None:
+    """Parts of the day with a level for everything; the first that fits counts. Alone: show it."""
+    from sprout.console import operator
+    from sprout.console.output import emit_json
+
+    if clear and windows:
+        raise typer.BadParameter("either windows or --clear", param_hint="--clear")
+    cfg = _config(context)
+    if windows or clear:
+        operator.set_schedule(cfg, [operator.window(text) for text in windows or ()])
+    now = operator.status(cfg).schedule
+    if json:
+        emit_json([operator.as_dict(window) for window in now])
+    for window in () if json else now:
+        days = f"{','.join(window.weekdays)}@" if window.weekdays else ""
+        print(f"{days}{window.start}-{window.end}={window.level}")
+    if not now and not json:
+        print("no schedule")
+
+
+@app.command()
+def history(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    before: Annotated[str | None, typer.Option(help="Only policies older than this one.")] = None,
+    json: Json = False,
+) -> None:
+    """Policies of the past, newest first. `sprout plan --decision VERSION` solves one again."""
+    from sprout.console import record
+
+    record.history(_config(context), limit, before, json=json)
+
+
+@app.command()
+def audit(
+    context: typer.Context,
+    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
+    before: Annotated[int, typer.Option(min=0, help="Only entries older than this one.")] = 0,
+    json: Json = False,
+) -> None:
+    """Who changed what, from what, to what; newest first."""
+    from sprout.console import record
+
+    record.audit(_config(context), limit, before, json=json)
+
+
+@app.command()
+def watch(
+    context: typer.Context,
+    count: Annotated[int | None, typer.Option(min=1, help="So many, then end.")] = None,
+    json: Json = False,
+) -> None:
+    """The status whenever it changes, at most once a second, until Ctrl-C."""
+    from sprout.console import record
+
+    record.watch(_config(context), count, json=json)
+
+
 @app.command()
 def doctor(context: typer.Context, json: Json = False) -> None:
     """What is installed, found and reachable, and what to do about what is not."""
@@ -204,15 +395,77 @@ def doctor(context: typer.Context, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+carbon = typer.Typer(no_args_is_help=True, help="What the grid emits, and who says so.")
+app.add_typer(carbon, name="carbon")
+Hours = Annotated[float, typer.Option(min=0.5, max=744, help="How far.")]
+
+
+@carbon.command("now")
+def carbon_now(context: typer.Context, json: Json = False) -> None:
+    """The present intensity, from which source, how old."""
+    from sprout.console import carbon as console
+
+    if not console.now(_config(context).carbon, json=json):
+        raise typer.Exit(1)
+
+
+@carbon.command("history")
+def carbon_history(context: typer.Context, hours: Hours = 24, json: Json = False) -> None:
+    """The last hours, from the first source that knows them."""
+    from sprout.console import carbon as console
+
+    if not console.series(_config(context).carbon, "history", hours, json=json):
+        raise typer.Exit(1)
+
+
+@carbon.command("forecast")
+def carbon_forecast(context: typer.Context, hours: Hours = 24, json: Json = False) -> None:
+    """The next hours, from the first source that forecasts."""
+    from sprout.console import carbon as console
+
+    if not console.series(_config(context).carbon, "forecast", hours, json=json):
+        raise typer.Exit(1)
+
+
+@carbon.command("check")
+def carbon_check(context: typer.Context, json: Json = False) -> None:
+    """Ask every configured source once, and say what to do about those that fail."""
+    from sprout.console import carbon as console
+
+    if not console.check(_config(context).carbon, json=json):
+        raise typer.Exit(1)
+
+
 @app.command()
 def demo(
+    zone: Annotated[
+        str | None, typer.Argument(help="With --day: a zone of the data folder, or GB.")
+    ] = None,
+    day: Annotated[
+        bool, typer.Option("--day", help="A day of a real grid instead, in fast motion.")
+    ] = False,
+    seconds: Annotated[
+        float, typer.Option(min=20, max=3600, help="With --day: how long its 24 hours take.")
+    ] = 120,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Where the PNG goes.", show_default="sprout-demo.png, sprout-day.png"),
+    ] = None,
     json: Json = False,
-    picture: Annotated[Path, typer.Option(help="Where the PNG goes.")] = Path("sprout-demo.png"),
 ) -> None:
     """The whole stack on this machine: real prompts, receipts, policy, comparison."""
-    from sprout.demo import run as console
+    if zone is not None and not day:
+        raise typer.BadParameter("only --day takes a zone", param_hint="ZONE")
+    if day:
+        from sprout.console import demo_day
 
-    if not console(picture, json=json):
+        png = picture or Path("sprout-day.png")
+        good = demo_day.run(png, zone=zone, seconds=seconds, json=json)
+    else:
+        from sprout import demo as once
+
+        good = once.run(picture or Path("sprout-demo.png"), json=json)
+    if not good:
         raise typer.Exit(1)
 
 

@@ -12,10 +12,12 @@ import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from sprout.energy import embodied
+from sprout.energy.rapl import DEFAULT_ROOT
 from sprout.errors import ConfigError, StackError
 
 ENV_PREFIX = "SPROUT_"
@@ -93,11 +95,82 @@ class RequestConfig(Section):
     flights: int = Field(4096, ge=16, le=65536)  # in the ledger, per preprocessing instance
 
 
+MeterName = Literal["auto", "nvml", "rapl", "triton", "cpu_model"]
+# Two meters of the same watts: their sum would count them twice.
+_SAME_WATTS = ({"nvml", "triton"}, {"rapl", "cpu_model"})
+
+
 class EnergyConfig(Section):
-    meter: Literal["cpu_model"] = "cpu_model"
+    # Added up, e.g. ["nvml", "rapl"] for GPUs and host. "auto" = the first that works here.
+    meters: tuple[MeterName, ...] = Field(("auto",), min_length=1)
+    gpus: tuple[int | str, ...] = ()  # NVML's indices or UUIDs; default: every GPU it lists
+    rapl_root: Path = DEFAULT_ROOT
+    triton_metrics_url: str = ""  # default: that of the [triton] section
     watts_per_core: float = Field(12.0, gt=0)  # declared, not measured: receipts say "estimated"
-    pue: float = Field(1.0, ge=1)
-    embodied_g_per_s: float = Field(0.0, ge=0)  # k1 of the serving device
+    carbontracker_python: Path | None = None  # of its own environment; for profiling runs
+    pue: float = Field(1.0, ge=1)  # power usage effectiveness of the building
+    pue_basis: str = Field("", max_length=200)  # where that figure comes from
+    # k1 of the serving device: by name from the table in energy/embodied.py, or as a number.
+    embodied_device: str | None = None
+    embodied_lifetime_years: float | None = Field(None, gt=0)  # default: the figure's own
+    host_share: bool | None = None  # with the device's share of its server
+    embodied_g_per_s: float = Field(0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _complete(self) -> "EnergyConfig":
+        meters = set(self.meters)
+        if len(meters) < len(self.meters) or ("auto" in meters and len(meters) > 1):
+            raise ValueError('energy.meters names each meter once, and "auto" alone')
+        for same in _SAME_WATTS:
+            if same <= meters:
+                raise ValueError(f"energy.meters: {' and '.join(sorted(same))} meter the same")
+        if "triton" in meters and not all(str(gpu).startswith("GPU-") for gpu in self.gpus):
+            raise ValueError("energy.gpus: Triton knows a GPU by its UUID alone (nvidia-smi -L)")
+        self._resolve_embodied()
+        return self
+
+    def _resolve_embodied(self) -> None:
+        if self.embodied_device is None:
+            if self.embodied_lifetime_years is not None or self.host_share is not None:
+                raise ValueError("energy.embodied_device is missing: lifetime and host share of it")
+            return
+        if self.host_share is None:
+            raise ValueError("energy.host_share: state whether the server around it counts too")
+        try:
+            rate = embodied.rate(
+                self.embodied_device, self.embodied_lifetime_years, with_host=self.host_share
+            )
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
+        # A resolved configuration that was written out names both, and they agree.
+        if "embodied_g_per_s" in self.model_fields_set and self.embodied_g_per_s != rate:
+            raise ValueError(
+                "energy.embodied_device and energy.embodied_g_per_s contradict each other: "
+                f"{rate:.4g} and {self.embodied_g_per_s:.4g} g/s"
+            )
+        object.__setattr__(self, "embodied_g_per_s", rate)  # frozen, and only now complete
+
+    @property
+    def pue_said(self) -> str:
+        """The factor and what it rests on, for people."""
+        if self.pue_basis:
+            return f"PUE {self.pue:g} ({self.pue_basis})"
+        if self.pue > 1:
+            return f"PUE {self.pue:g} (as configured, source not stated)"
+        return "PUE not stated: grams are those of the metered devices, nothing of the building"
+
+    @property
+    def embodied_said(self) -> str:
+        """The rate and what it rests on, for people."""
+        rate = f"embodied {3600 * self.embodied_g_per_s:.3g} g per device-hour"
+        if self.embodied_device is not None and self.host_share is not None:
+            row = embodied.footprint(self.embodied_device, with_host=self.host_share)
+            years = self.embodied_lifetime_years or row.lifetime_years
+            host = "with" if row.with_host else "without"
+            return f"{rate} ({row.kg:.4g} kg over {years:g} years, {host} host: {row.source})"
+        if self.embodied_g_per_s > 0:
+            return f"{rate} (as configured)"
+        return "embodied carbon not stated: grams are operational alone"
 
 
 class AgentConfig(Section):
@@ -120,10 +193,43 @@ class TlsConfig(Section):
     token_file: Path | None = None  # bearer token that agents and operators present
 
 
+class SwitchbackConfig(Section):
+    """Whole-node blocks of L0 and of the policy in turn: the only proof of carbon saved."""
+
+    enabled: bool = False
+    block_s: float = Field(1800, gt=0)
+    washout_s: float = Field(300, ge=0)  # of each block, not measured: longer than any request
+    share: float = Field(1.0, gt=0, le=1)  # of the pairs of blocks that are an experiment
+
+    @model_validator(mode="after")
+    def _complete(self) -> "SwitchbackConfig":
+        if self.washout_s >= self.block_s:
+            raise ValueError("washout_s leaves nothing of block_s to measure")
+        return self
+
+
+class BankConfig(Section):
+    """Of the mode "bank": quality as a budget over a horizon."""
+
+    target: float = Field(0.95, ge=0, le=1)  # mean preference, relative to L0's
+    hours: int = Field(672, ge=24, le=1344)  # that it spans, the present one included: 4 weeks
+
+
+class GuardConfig(Section):
+    """Rolls the policy back when answers go wrong more often than at L0."""
+
+    enabled: bool = True
+    bound: float = Field(0.05, ge=0, lt=1)  # of all answers: how much more often is tolerable
+    alpha: float = Field(0.001, gt=0, lt=1)  # probability of a false alarm in a window
+    window_hours: float = Field(24, gt=0)  # then the counts begin anew
+
+
 class ControlConfig(Section):
     host: str = "127.0.0.1"
     port: int = Field(8003, ge=0, le=65535)
     tls: TlsConfig = TlsConfig()
+    metrics_host: str = "127.0.0.1"  # of Prometheus's scrapes
+    metrics_port: int = Field(0, ge=0, le=65535)  # 0 = a free one; `sprout status` tells which
     xi: float = Field(0.1, ge=0, le=1)  # the most normalised preference that may be given up
     ttl_s: float = Field(900, gt=0, le=7 * 86_400)  # agents refuse more
     interval_s: float = Field(5, gt=0)  # how often inputs are looked at
@@ -138,6 +244,10 @@ class ControlConfig(Section):
     range_fraction: float = Field(0.5, ge=0, le=1)  # where no range exists
     min_outcomes: int = Field(30, ge=1)  # per level, before measured e and p replace the priors
     profile_outcomes: int = Field(1000, ge=1)  # newest per level that e and p are the mean of
+    profile_half_life_outcomes: float = Field(2000, gt=0)  # of all levels, after which one is half
+    # What `sprout profile` wrote: with it the loop decides on marginal energy at the present load,
+    # and says when the engine is no longer the one that was profiled.
+    profile_file: Path | None = None
     retention_days: float = Field(90, gt=0)  # of outcomes, intensities and policies in the store
     retention_outcomes: int = Field(1_000_000, ge=1)  # the newest; about 300 MB
     # Priors, by level of the pack: means of the measurements published with arXiv 2403.12900
@@ -146,26 +256,74 @@ class ControlConfig(Section):
     prior_energy_joules: tuple[float, ...] = (1214.0, 281.0, 188.0)
     prior_device_s: tuple[float, ...] = (4.88, 1.13, 0.76)
     prior_preference: tuple[float, ...] = (0.381, 0.343, 0.276)
+    # "paper": a floor each hour, as published; "bank": a budget over a horizon, 1 - xi each hour.
+    mode: Literal["paper", "bank"] = "paper"
+    bank: BankConfig = BankConfig()
+    # The least share of each level, to keep its profile measured; yields to the floor. 0: off.
+    exploration_share: float = Field(0.01, ge=0, le=0.1)
+    shadow: bool = False  # decide and report, apply nothing: everybody gets L0
+    switchback: SwitchbackConfig = SwitchbackConfig()
+    guard: GuardConfig = GuardConfig()
+
+    @model_validator(mode="after")
+    def _apart(self) -> "ControlConfig":
+        if self.shadow and self.switchback.enabled:
+            raise ValueError("shadow applies nothing that a switchback could compare with L0")
+        return self
+
+
+SourceName = Literal["electricity_maps", "watttime", "gb", "trace", "constant", "country"]
 
 
 class CarbonConfig(Section):
-    source: Literal["trace", "constant", "gb"] = "constant"
-    zone: str = "EXAMPLE"
-    constant_g_per_kwh: float | None = None
-    trace: Path | None = None  # CSV with datetime_utc, gco2_per_kwh_direct | _lifecycle
+    # In the order in which they are asked; the first is the one that the others stand in for.
+    sources: tuple[SourceName, ...] = Field(("constant",), min_length=1)
+    # Without a value younger than `max_age_s` from any of them: "last" = go on with the last one,
+    # "none" = no intensity, so L0; a number = this many g/kWh. Degraded in each case.
+    fallback: Literal["last", "none"] | Annotated[float, Field(ge=0, le=5000)] = "last"
+    zone: str = "EXAMPLE"  # where the machines stand, in Electricity Maps' names
     factor_type: Literal["direct", "lifecycle"] = "lifecycle"
+    poll_s: float = Field(300, gt=0)  # of remote sources; others are read at each look
+    timeout_s: float = Field(10, gt=0)  # of one exchange, from the connection to the last byte
+    max_age_s: float = Field(7200, gt=0)  # older: degraded
+    forecast_hours: float = Field(48, ge=0, le=72)  # asked of the source; 0 = never
+    forecast_max_age_s: float = Field(43_200, ge=0)  # how old one may be to stand in for its source
+    electricity_maps_key_file: Path | None = None
+    electricity_maps_version: Literal["v3", "v4"] = "v4"
+    electricity_maps_url: str = "https://api.electricitymaps.com"
+    watttime_username: str | None = None
+    watttime_password_file: Path | None = None
+    watttime_region: str | None = None  # WattTime's own name of the zone, e.g. CAISO_NORTH
+    watttime_url: str = "https://api.watttime.org"
+    gb_url: str = "https://api.carbonintensity.org.uk"
+    trace: Path | None = None  # CSV with datetime_utc, gco2_per_kwh_direct | _lifecycle
     trace_start: str | None = None  # ISO time in the trace to start from; default: its first row
     trace_speed: float = Field(1.0, gt=0)  # trace seconds per wall second
-    poll_s: float = Field(300, gt=0)  # of a remote source; others are read at each look
-    timeout_s: float = Field(10, gt=0)
-    max_age_s: float = Field(7200, gt=0)  # older: degraded
-    gb_url: str = "https://api.carbonintensity.org.uk"
+    trace_forecast: bool = False  # let the trace's own future be its forecast: clairvoyant
+    constant_g_per_kwh: float | None = None
+    country: str | None = Field(None, pattern=r"^[A-Z]{2}$")  # ISO 3166 alpha-2: yearly average
 
     @model_validator(mode="after")
     def _complete(self) -> "CarbonConfig":
-        if self.source == "trace" and self.trace is None:
-            raise ValueError('carbon.source = "trace" needs carbon.trace, the path of a CSV file')
+        for name, keys in _NEEDS.items():
+            missing = [key for key in keys if getattr(self, key) is None]
+            if name in self.sources and missing:
+                raise ValueError(f'"{name}" in carbon.sources needs carbon.{missing[0]}')
+        if len(set(self.sources)) < len(self.sources):
+            raise ValueError("carbon.sources names one twice")
+        if "gb" in self.sources and self.zone.partition("-")[0] != "GB":
+            raise ValueError(f'"gb" in carbon.sources knows Great Britain alone, not {self.zone}')
         return self
+
+
+# Without these a source can't be asked at all. The constant's is asked for when it is: a control
+# plane may start without an intensity, and says so.
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "electricity_maps": ("electricity_maps_key_file",),
+    "watttime": ("watttime_username", "watttime_password_file", "watttime_region"),
+    "trace": ("trace",),
+    "country": ("country",),
+}
 
 
 class Config(Section):

@@ -61,8 +61,12 @@ def trace() -> Path:
     raise StackError(f"examples/synthetic-day.csv is missing beside {package}")
 
 
-def configuration(folder: Path) -> Config:
-    """A stack of its own: any free ports, state in `folder`, nothing from the user's settings."""
+def configuration(folder: Path, **settings: Any) -> Config:
+    """A stack of its own: any free ports, state in `folder`, nothing from the user's settings.
+
+    settings: more of them, as `section__key=value`.
+    """
+    more = {key.replace("__", "."): value for key, value in settings.items()}
     return load(
         environ={},
         flags={
@@ -74,13 +78,14 @@ def configuration(folder: Path) -> Config:
             "control.port": 0,
             "control.range_mode": "trace",
             "control.control_share": 0,  # the demo has a comparison of its own
-            "carbon.source": "trace",
+            "carbon.sources": "trace",
             "carbon.trace": trace(),
             "carbon.zone": "EXAMPLE",
             "engine.slots": IN_FLIGHT,
             # llama.cpp's threads wait for each other by spinning: where one must share its core,
             # all crawl. One core is left to Triton, the agent and whatever else runs here.
             "engine.threads": max(1, len(os.sched_getaffinity(0)) - 1),
+            **more,
         },
     )
 
@@ -119,7 +124,7 @@ def _play(cfg: Config, step: Callable[[str], None]) -> Result:
             step("stack is up")
             pids = demo_checks.processes(stack)
             _arms(stack, result, step)
-            result.status = _settled(cfg, len(result.shots))
+            result.status = settled(cfg, len(result.shots))
             result.exit_status = stack.stop()
     finally:
         result.left_behind = demo_checks.left_behind(stack.paths, pids)
@@ -180,7 +185,7 @@ def _await_board(cfg: Config, version: int) -> int:
         time.sleep(0.05)
 
 
-def _settled(cfg: Config, requests: int, timeout_s: float = 15.0) -> pb.Status:
+def settled(cfg: Config, requests: int, timeout_s: float = 15.0) -> pb.Status:
     """The control plane's status once every outcome is in, or as it is when time is up."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -12,6 +12,11 @@ SproutError
 │   ├── EngineUnavailable  not reachable, or it went away under the request
 │   └── EngineBusy         slots and queue are full: try again later
 ├── FeedError              a carbon source gave no usable value
+│   ├── FeedUnauthorized   its key is refused, or does not cover what was asked for
+│   ├── FeedZoneError      it does not know the zone, or answered for another
+│   ├── FeedRateLimited    it was asked too often
+│   ├── FeedUnavailable    no answer, or an error of its own
+│   └── FeedMalformed      an answer that is not what it promises
 ├── InfeasibleError        the optimizer has no feasible policy
 ├── SpoolError             outcomes can't be kept on disk
 ├── ControlError           the control plane can't be reached, or refused
@@ -64,6 +69,30 @@ class EngineBusy(EngineError):  # noqa: N818
 
 class FeedError(SproutError):
     """A carbon source gave no usable value."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s  # it asked not to be asked again before
+
+
+class FeedUnauthorized(FeedError):  # noqa: N818 - reads as what happened
+    """The source's key is refused, or does not cover what was asked for."""
+
+
+class FeedZoneError(FeedError):
+    """The source does not know the zone, or answered for another one."""
+
+
+class FeedRateLimited(FeedError):  # noqa: N818
+    """The source was asked too often."""
+
+
+class FeedUnavailable(FeedError):  # noqa: N818
+    """No answer within the time-out, or an error of the source's own."""
+
+
+class FeedMalformed(FeedError):  # noqa: N818
+    """An answer that is not what the source promises: shape, unit, size, time."""
 
 
 class InfeasibleError(SproutError):

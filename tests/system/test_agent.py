@@ -96,6 +96,7 @@ class Stack:
             "STACK__STATE_DIR": self.state,
             "STACK__SHM_DIR": self.shm,
             "CONTROL__PORT": self.control.port,
+            "ENERGY__METERS": "cpu_model",  # the same joules whatever this machine has
             "AGENT__TICK_S": 0.05,
             "AGENT__REPORT_INTERVAL_S": 0.1,
             "AGENT__ABANDONED_AFTER_S": 0.5,

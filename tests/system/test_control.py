@@ -150,6 +150,30 @@ def test_kill_9_keeps_outcomes_pause_and_raises_the_epoch(tmp_path: Path) -> Non
             assert not first(stub).paused
 
 
+def test_kill_9_keeps_wishes_decisions_and_the_audit(tmp_path: Path) -> None:
+    with plane(tmp_path, CONSTANT) as control:
+        with stub_of(control.start()) as stub:
+            first(stub)
+            objective = pb.SetObjectiveRequest(objective=pb.Objective(xi=0.05), actor="ada")
+            stub.SetObjective(objective, timeout=WAIT_S)
+            mix = [pb.LevelShare(level="L1", share=1)]
+            stub.Pin(pb.PinRequest(shares=mix, reason="drill"), timeout=WAIT_S)
+            decisions = stub.ListDecisions(pb.ListDecisionsRequest(), timeout=WAIT_S).decisions
+            entries = stub.ListAudit(pb.ListAuditRequest(), timeout=WAIT_S).entries
+        control.end(signal.SIGKILL)
+        assert [d.policy.explanation.trigger for d in decisions] == ["pin", "objective", "start"]
+        assert [(e.action, e.claimed) for e in entries] == [("pin", ""), ("objective", "ada")]
+        with stub_of(control.start()) as stub:
+            after = first(stub)
+            assert [s.share for s in after.shares] == [0, 1, 0]
+            assert after.explanation.xi == 0.05
+            request = pb.ListDecisionsRequest(before_version=after.epoch << 32 | after.counter)
+            kept = stub.ListDecisions(request, timeout=WAIT_S).decisions
+            assert list(kept) == list(decisions)
+            audit = stub.ListAudit(pb.ListAuditRequest(), timeout=WAIT_S).entries
+            assert list(audit) == list(entries)
+
+
 def test_kill_9_amid_reports_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     with plane(tmp_path, CONSTANT) as control:
         acknowledged = 0
@@ -206,7 +230,7 @@ def test_accelerated_trace_moves_the_policy(tmp_path: Path) -> None:
         )
     )
     carbon = (
-        f'source = "trace"\ntrace = "{tmp_path / "trace.csv"}"\nfactor_type = "direct"\n'
+        f'sources = ["trace"]\ntrace = "{tmp_path / "trace.csv"}"\nfactor_type = "direct"\n'
         f'trace_start = "{(start + timedelta(hours=30)).isoformat()}"\ntrace_speed = 3600'
     )
     with plane(tmp_path, carbon) as control, stub_of(control.start()) as stub:

@@ -3,13 +3,14 @@
 
 import asyncio
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from sprout.carbon import ConstantSource, Feed, Intensity, TraceSource
+from sprout.carbon import Chain, ConstantSource, Feed, Intensity, TraceSource
 from sprout.carbon.intensity import Series
 from sprout.carbon.sources import Source
 from sprout.control.store import Store
@@ -26,7 +27,11 @@ def at(hour: float, g: float) -> Intensity:
 class Scripted:
     """Answers with `value` or fails with `error`."""
 
+    name = "test"
     remote = True
+    live = True
+    step_s = 0.0
+    forecast_basis = ""
     series: Series = SERIES
 
     def __init__(self) -> None:
@@ -50,6 +55,9 @@ class Scripted:
             raise FeedError("no history")
         return self.past
 
+    async def forecast(self, hours: float) -> list[Intensity]:
+        return []
+
 
 @pytest.fixture
 def source() -> Scripted:
@@ -63,14 +71,21 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def feed_of(source: Source, store: Store, mode: str = "trailing") -> Feed:
+def feed_of(
+    source: Source,
+    store: Store,
+    mode: str = "trailing",
+    fallback: Literal["last", "none"] | float = "last",
+    others: Sequence[Source] = (),
+) -> Feed:
+    """Every source is asked at each look: `test_carbon_chain` has the rest."""
     return Feed(
-        source,
+        Chain([source, *others], poll_s=0, max_age_s=7200),
         store,
-        max_age_s=7200,
         range_mode="trace" if mode == "trace" else "trailing",
         range_hours=168,
         range_min_hours=24,
+        fallback=fallback,
     )
 
 
@@ -147,10 +162,10 @@ def test_range_comes_from_the_sources_history(source: Scripted, store: Store) ->
 def test_history_is_asked_for_once_and_after_a_gap(source: Scripted, store: Store) -> None:
     feed = feed_of(source, store)
     poll(feed)
-    source.value = at(1, 210)
+    source.time, source.value = T0 + timedelta(hours=1), at(1, 210)
     poll(feed)
     assert source.asked == 1
-    source.value = at(4, 230)
+    source.time, source.value = T0 + timedelta(hours=4), at(4, 230)
     poll(feed)
     assert source.asked == 2
 
@@ -230,7 +245,7 @@ def test_a_constant_has_no_range_even_if_it_was_declared_anew(store: Store) -> N
 
 
 def test_whole_trace_needs_a_trace(source: Scripted, store: Store) -> None:
-    with pytest.raises(ConfigError, match=r"range_mode = .trace. needs carbon\.source"):
+    with pytest.raises(ConfigError, match=r"range_mode = .trace. needs carbon\.sources"):
         feed_of(source, store, "trace")
 
 
@@ -281,3 +296,124 @@ def test_a_store_that_fails_is_a_reason(
     assert feed.reasons() == {"history": "intensities are not stored: disk full"}
     poll(feed)
     assert feed.reasons() == {}
+
+
+def test_without_a_young_value_the_operator_may_want_none(source: Scripted, store: Store) -> None:
+    feed = feed_of(source, store, fallback="none")
+    poll(feed)
+    source.value = None
+    poll(feed)
+    assert feed.last() == at(0, 200)  # it fails, but what it said is still young
+    source.time += timedelta(seconds=7201)
+    assert feed.last() is None
+    assert feed.forecast(24) == []
+    assert feed.forecast_basis() == ""
+    assert math.isnan(feed.range().low)
+    assert feed.reasons() == {
+        "feed": "the carbon source fails: down",
+        "stale": "the carbon intensity is older than 7200 s",
+        "fallback": "no intensity stands in (carbon.fallback)",
+    }
+
+
+def test_without_a_young_value_the_operator_may_declare_one(source: Scripted, store: Store) -> None:
+    feed = feed_of(source, store, fallback=420.0)
+    assert feed.last() is None  # not asked yet
+    source.value = None
+    poll(feed)
+    fallen = feed.last()
+    assert fallen is not None
+    assert (fallen.g_per_kwh, fallen.estimated) == (420, True)
+    assert fallen.series == ("NL", "fallback", "direct", "average")
+    assert feed.age_s() is None
+    assert feed.range().basis == "carbon.fallback has no range"
+    assert feed.reasons() == {
+        "intensity": "no carbon intensity yet: down",
+        "fallback": "420 g/kWh, declared, stands in (carbon.fallback)",
+    }
+    source.value = at(0, 200)
+    poll(feed)
+    assert feed.last() == at(0, 200)
+    assert feed.reasons() == {}
+
+
+class Other(Scripted):
+    """Of another signal."""
+
+    name = "other"
+    series: Series = ("NL-1", "other", "direct", "marginal")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = Intensity(500, *self.series, T0)
+
+
+def test_a_source_that_stands_in_brings_its_own_range(source: Scripted, store: Store) -> None:
+    """Signals are never mixed: one series' past is no range for another's present."""
+    other = Other()
+    other.past = [
+        Intensity(500 + h, *Other.series, T0 - timedelta(hours=h)) for h in range(30, 0, -1)
+    ]
+    source.past = [at(-h, 100 + h) for h in range(30, 0, -1)]
+    feed = feed_of(source, store, others=[other])
+    poll(feed)
+    assert (feed.range().low, feed.range().high) == (101, 200)
+    assert other.asked == 0
+    source.value = None
+    poll(feed)
+    assert feed.series == Other.series
+    assert (feed.range().low, feed.range().high) == (500, 530)
+    assert feed.reasons() == {
+        "feed": "the carbon source fails: down; other stands in (NL-1, direct, marginal)"
+    }
+    source.value = at(0, 200)
+    poll(feed)
+    assert feed.series == SERIES
+    assert (feed.range().low, feed.range().high) == (101, 200)
+    assert feed.reasons() == {}
+
+
+def test_a_source_whose_values_are_old_gives_way(source: Scripted, store: Store) -> None:
+    other = Other()
+    feed = feed_of(source, store, others=[other])
+    source.time = other.time = T0 + timedelta(hours=3)
+    poll(feed)
+    assert feed.last() == at(0, 200)  # none is young: the first one's
+    other.value = Intensity(510, *Other.series, other.time)
+    poll(feed)
+    assert feed.last() == other.value
+    assert feed.reasons()["feed"].startswith(
+        "the carbon source fails: test: its newest value is older than 7200 s; other stands in"
+    )
+
+
+def test_a_yearly_average_is_no_range_and_never_stale(source: Scripted, store: Store) -> None:
+    class Yearly(Other):
+        name = "country"
+        remote = False
+        live = False
+
+    yearly = Yearly()
+    yearly.value = Intensity(344, *Other.series, datetime(2024, 1, 1, tzinfo=UTC), estimated=True)
+    feed = feed_of(yearly, store, fallback="none")
+    poll(feed)
+    assert feed.last() == yearly.value
+    age_s = feed.age_s()
+    assert age_s is not None
+    assert age_s > 2 * 365 * 86_400
+    assert feed.reasons() == {}
+    assert feed.range().basis == "a yearly average has no range"
+
+
+def test_a_clairvoyant_trace_is_a_forecast(store: Store, tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    start = datetime(2023, 1, 1, tzinfo=UTC)
+    rows = "".join(f"{(start + timedelta(hours=h)).isoformat()},{h}\n" for h in range(10))
+    path.write_text("datetime_utc,gco2_per_kwh_direct\n" + rows)
+    source = TraceSource(path, zone="NL", factor_type="direct", foresee=True)
+    chain = Chain([source], poll_s=0, max_age_s=7200, forecast_hours=48, forecast_max_age_s=43_200)
+    feed = Feed(chain, store, range_mode="trace", range_hours=168, range_min_hours=24)
+    poll(feed)
+    assert [value.g_per_kwh for value in feed.forecast(3)] == [1, 2, 3]
+    said = "the trace's own future: clairvoyant, made 2023-01-01 00:00 UTC"
+    assert feed.forecast_basis() == said

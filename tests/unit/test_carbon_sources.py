@@ -3,13 +3,16 @@
 
 import asyncio
 import math
+import re
+import tomllib
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from sprout.carbon import ConstantSource, GbSource, Intensity, TraceSource, make_source
-from sprout.config import CarbonConfig
+from sprout.carbon import ConstantSource, Intensity, TraceSource, make_source
+from sprout.config import CarbonConfig, SourceName
 from sprout.errors import ConfigError, FeedError
 
 T0 = datetime(2023, 1, 1, tzinfo=UTC)
@@ -65,7 +68,7 @@ def test_constant_has_one_row_an_hour_and_no_history() -> None:
 
 def test_unset_constant_is_no_silent_default() -> None:
     with pytest.raises(FeedError, match=r"carbon\.constant_g_per_kwh is not set"):
-        asyncio.run(make_source(CarbonConfig()).now())
+        asyncio.run(make_source("constant", CarbonConfig()).now())
 
 
 def test_trace_is_replayed_from_its_first_row(tmp_path: Path) -> None:
@@ -168,10 +171,47 @@ def test_start_must_be_in_the_trace(tmp_path: Path, start: str) -> None:
 
 
 def test_missing_file_is_named(tmp_path: Path) -> None:
-    config = CarbonConfig(source="trace", trace=tmp_path / "none.csv")
+    config = CarbonConfig(sources=("trace",), trace=tmp_path / "none.csv")
     with pytest.raises(ConfigError, match=r"can't read .*none\.csv"):
-        make_source(config)
+        make_source("trace", config)
 
 
-def test_make_source_knows_gb() -> None:
-    assert isinstance(make_source(CarbonConfig(source="gb")), GbSource)
+def test_every_source_can_be_made(tmp_path: Path) -> None:
+    """But `country`, which needs a package: test_carbon_country has it."""
+    secret = tmp_path / "secret"
+    secret.write_text("s")
+    config = CarbonConfig(
+        sources=("electricity_maps", "watttime", "gb", "trace", "constant"),
+        zone="GB",
+        electricity_maps_key_file=secret,
+        watttime_username="me",
+        watttime_password_file=secret,
+        watttime_region="UK",
+        trace=trace(tmp_path / "t.csv", [10, 20]),
+        constant_g_per_kwh=300,
+    )
+    made = [make_source(name, config) for name in config.sources]
+    assert [source.name for source in made] == list(config.sources)
+    assert len({source.series for source in made}) == len(made)
+    assert [source.remote for source in made] == [True, True, True, False, False]
+
+
+def test_a_trace_foresees_only_where_that_was_said(tmp_path: Path) -> None:
+    clock, path = Clock(), trace(tmp_path / "t.csv", [10, 20, 30, 40])
+    blind = TraceSource(path, zone="NL", factor_type="direct", monotonic=clock)
+    assert asyncio.run(blind.forecast(72)) == []
+    assert not blind.forecast_basis
+    seer = TraceSource(path, zone="NL", factor_type="direct", foresee=True, monotonic=clock)
+    assert "clairvoyant" in seer.forecast_basis
+    values = asyncio.run(seer.forecast(2))
+    assert [(v.g_per_kwh, v.estimated) for v in values] == [(20, True), (30, True)]
+    clock.s += 3600 * 3
+    assert asyncio.run(seer.forecast(2)) == []
+
+
+def test_what_the_documentation_says_to_write_can_be_written() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "carbon.md").read_text()
+    snippets = re.findall(r"```toml\n(.*?)```", page, re.S)
+    made = [CarbonConfig.model_validate(tomllib.loads(text)["carbon"]) for text in snippets]
+    documented = {name for config in made for name in config.sources}
+    assert documented == set(get_args(SourceName))

@@ -92,6 +92,7 @@ def test_plan_without_a_control_plane_uses_the_priors(
     """Floor 0.9 of 0.40 between L0 (0.40) and L1 (0.34): a third of the requests stay at L0."""
     arguments = ["plan", "--intensity", "400", "--low", "100", "--high", "400", "--json"]
     priors = ["--set", "control.prior_preference=0.40,0.34,0.26"]
+    priors += ["--set", "control.exploration_share=0"]
     assert run([*nothing_up, *arguments, *priors]) == 0
     document = json.loads(capsys.readouterr().out)
     assert document["basis"] == "declared priors (no control plane)"
@@ -103,6 +104,19 @@ def test_plan_needs_an_intensity_from_somewhere(
 ) -> None:
     assert run([*nothing_up, "plan"]) == 2
     assert "--intensity" in capsys.readouterr().err
+
+
+def test_profile_needs_a_stack_and_sound_numbers(
+    nothing_up: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "profile.json"
+    assert run([*nothing_up, "profile", "--out", str(out)]) == 1
+    assert "control plane" in capsys.readouterr().err
+    assert run([*nothing_up, "profile", "--concurrency", "none"]) == 2
+    assert "--concurrency" in capsys.readouterr().err
+    assert run([*nothing_up, "profile", "--prompts", str(tmp_path / "absent")]) == 2
+    assert "--prompts" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_pause_says_that_the_control_plane_is_away(

@@ -198,7 +198,9 @@ def test_flights_costs_sum_to_what_was_metered(tmp_path: Path, spans, data):
     path = tmp_path / f"{secrets.token_hex(8)}"
     clock = ClockWriter(path)
     flights = [((100 + s) * S, (100 + s + n) * S) for s, n in spans]
-    times = [99 * S, *sorted({data.draw(st.integers(100 * S, 160 * S)) for _ in range(9)}), 170 * S]
+    # Whole milliseconds: joules within a nanosecond would be a rate that no float adds up to 1e-6.
+    drawn = {data.draw(st.integers(100_000, 160_000)) * S // 1000 for _ in range(9)}
+    times = [99 * S, *sorted(drawn), 170 * S]
     clock.tick(times[0], 0.0, 0.0, 0.0, False)
     settled = 0.0
     for t0, t1 in itertools.pairwise(times):

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from round_priors import ROUND_PRIORS
 
-from sprout.carbon import Feed, Intensity
+from sprout.carbon import Chain, Feed, Intensity
 from sprout.carbon.intensity import Series
 from sprout.config import Config, ControlConfig
 from sprout.control import inbox
@@ -28,7 +28,11 @@ TTL_S = 90.0
 class Grid:
     """A source and both clocks."""
 
+    name = "grid"
     remote = True
+    live = True
+    step_s = 0.0
+    forecast_basis = ""
     series: Series = SERIES
 
     def __init__(self) -> None:
@@ -55,6 +59,9 @@ class Grid:
             for h, g in zip(range(int(hours), 0, -1), values, strict=True)
         ]
 
+    async def forecast(self, hours: float) -> list[Intensity]:
+        return []
+
 
 @pytest.fixture
 def grid() -> Grid:
@@ -73,9 +80,8 @@ def make(grid: Grid, store: Store, **control: Any) -> tuple[Loop, Feed]:
         control=ControlConfig(**{"ttl_s": TTL_S, "min_outcomes": 3, **ROUND_PRIORS, **control})
     )
     feed = Feed(
-        grid,
+        Chain([grid], poll_s=0, max_age_s=7200, monotonic=grid.wall),
         store,
-        max_age_s=7200,
         range_mode="trailing",
         range_hours=168,
         range_min_hours=24,
@@ -330,7 +336,7 @@ def test_policies_are_stored_when_the_store_is_back(
 ) -> None:
     """All of them: outcomes of each are spooled by agents meanwhile, and count once they come."""
 
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise ControlError("disk full")
 
     async def scenario() -> None:
@@ -517,5 +523,37 @@ def test_run_survives_whatever_a_look_raises(
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+    asyncio.run(scenario())
+
+
+def test_a_budget_is_kept_over_the_hours_ahead(grid: Grid, store: Store) -> None:
+    """Its forecast is made from the grid's own past, which the source gives."""
+
+    async def scenario() -> None:
+        loop, feed = make(grid, store, mode="bank")
+        await feed.poll()
+        await loop.step()
+        budget = current(loop).explanation.budget
+        assert (budget.hours, budget.target, budget.carry_request_points) == (672, 0.95, 0)
+        assert budget.expected_preference >= 0.95 - 1e-9
+        assert "24 h of our own, hour of day, 7.0 days, then as in the last 7 d" in budget.basis
+        assert not loop.reasons()
+        await loop.set_objective({"mode": "paper"})
+        assert not current(loop).explanation.HasField("budget")
+
+    asyncio.run(scenario())
+
+
+def test_a_budget_without_a_history_says_what_its_forecast_is(grid: Grid, store: Store) -> None:
+    async def nothing(hours: float) -> list[Intensity]:
+        return []
+
+    async def scenario() -> None:
+        grid.history = nothing  # type: ignore[method-assign]
+        loop, feed = make(grid, store, mode="bank", range_min_hours=0)
+        await feed.poll()
+        await loop.step()
+        assert "persistence, 1 h" in current(loop).explanation.budget.basis
 
     asyncio.run(scenario())

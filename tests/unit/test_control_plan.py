@@ -84,8 +84,10 @@ def test_infeasible_is_l0_and_degraded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_solver_that_differs_is_degraded(monkeypatch: pytest.MonkeyPatch) -> None:
     from sprout.optimize import lp
+    from sprout.optimize.program import OPTIMAL, Found
 
-    monkeypatch.setattr(lp, "_highs", lambda *_: (0.0, 0.0, 1.0))
+    wrong = Found(OPTIMAL, (0.0, 0.0, 1.0), (0.0, 0.0), 0.0)
+    monkeypatch.setattr(lp.PaperModel, "_highs", lambda *_: wrong)
     made = plan(inputs())
     assert made.shares == pytest.approx((2 / 3, 1 / 3, 0))
     assert "differ" in made.degraded["solver"]

@@ -20,7 +20,7 @@ FLOORS = (
         *("directives", "chat", "engines", "config", "channel"),
         *("energy", "carbon", "profile", "policy_version"),
     },
-    {"optimize", "errors", "units", "sprout_ext", "v1", ""},  # "" = sprout/__init__.py
+    {"optimize", "proof", "errors", "units", "sprout_ext", "v1", ""},  # "" = sprout/__init__.py
 )
 FLOOR = {unit: number for number, units in enumerate(FLOORS, start=1) for unit in units}
 
@@ -31,8 +31,9 @@ REQUEST_NEVER = {
     *("grpc", "pydantic", "sqlalchemy", "highspy", "google"),
     *("sprout.v1", "sprout.config", "sprout.channel"),
     *("sprout.control", "sprout.agent", "sprout.carbon", "sprout.optimize", "sprout.serve"),
+    "sprout.proof",
 }
-CONTROL_UNITS = {"control", "agent", "carbon", "optimize"}
+CONTROL_UNITS = {"control", "agent", "carbon", "optimize", "proof"}
 CONTROL_NEVER = {"sprout.request", "sprout.engines", "triton_python_backend_utils"}
 
 

@@ -13,30 +13,35 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from sprout.errors import InfeasibleError
-from sprout.optimize import lp
+from sprout.optimize import lp, program
+from sprout.optimize.caps import Caps
+from sprout.optimize.closed_form import closed_form, most_preferred
 from sprout.optimize.floor import Range, place
 
 COSTS = (1218.0, 273.0, 182.0)
 PREFERENCES = (0.40, 0.34, 0.26)
 
 
-def problems() -> st.SearchStrategy[tuple[list[float], list[float], float]]:
+Problem = tuple[list[float], list[float], float]
+
+
+def sized_problems(n: int) -> st.SearchStrategy[Problem]:
     number = st.floats(0, 1, allow_nan=False).map(lambda v: round(v, 4))
+    column = st.lists(number, min_size=n, max_size=n)
+    scale = st.sampled_from([1e-6, 1e-3, 1.0, 1e4])
+    costs = st.tuples(column, scale).map(lambda pair: [c * pair[1] for c in pair[0]])
+    return st.tuples(costs, column, number)
 
-    def of_size(n: int) -> st.SearchStrategy[tuple[list[float], list[float], float]]:
-        column = st.lists(number, min_size=n, max_size=n)
-        scale = st.sampled_from([1e-6, 1e-3, 1.0, 1e4])
-        costs = st.tuples(column, scale).map(lambda pair: [c * pair[1] for c in pair[0]])
-        return st.tuples(costs, column, number)
 
-    return st.integers(1, 8).flatmap(of_size)
+def problems() -> st.SearchStrategy[Problem]:
+    return st.integers(1, 8).flatmap(sized_problems)
 
 
 @settings(max_examples=150, deadline=None)
 @given(problems())
 @example(([0.0, 3.12e-8, 0.0], [0.0, 0.9219, 0.0], 0.9062))
 def test_feasible_and_as_good_as_the_closed_form(
-    problem: tuple[list[float], list[float], float],
+    problem: Problem,
 ) -> None:
     costs, preferences, floor = problem
     assume(floor <= max(preferences))
@@ -49,7 +54,7 @@ def test_feasible_and_as_good_as_the_closed_form(
     # The closed form's tolerances are absolute, as HiGHS's are: it is made for numbers about 1.
     top = max(preferences) or 1.0
     c, q = [cost / scale for cost in costs], [preference / top for preference in preferences]
-    best = np.dot(c, lp.closed_form(c, q, floor / top))
+    best = np.dot(c, closed_form(c, q, floor / top)[0])
     assert np.dot(c, solution.shares) == pytest.approx(best, abs=1e-5)
     assert solution.mismatch is None
     assert lp.solve(costs, preferences, floor) == solution  # deterministic
@@ -57,7 +62,7 @@ def test_feasible_and_as_good_as_the_closed_form(
 
 @settings(max_examples=60, deadline=None)
 @given(problems())
-def test_as_good_as_scipy(problem: tuple[list[float], list[float], float]) -> None:
+def test_as_good_as_scipy(problem: Problem) -> None:
     optimize = pytest.importorskip("scipy.optimize")
     costs, preferences, floor = problem
     scale = max(costs) or 1.0
@@ -162,21 +167,186 @@ def test_nonsense_is_refused(
 def test_a_solver_that_differs_is_reported_and_not_followed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(lp, "_highs", lambda c, q, floor: (0.0, 0.0, 1.0))
+    wrong = program.Found(program.OPTIMAL, [0.0, 0.0, 1.0], [0.0, 0.0], 182 / 1218)
+    monkeypatch.setattr(program.Program, "run", lambda _: wrong)
     solution = lp.solve(COSTS, PREFERENCES, 0.37)
     assert solution.shares == pytest.approx((0.5, 0.5, 0))
     assert solution.mismatch is not None
-    assert "floor missed" in solution.mismatch
+    assert "floor missed by 0.11" in solution.mismatch
+    assert "HiGHS costs -563 g" in solution.mismatch
 
 
 def test_a_solver_that_fails_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
-        raise RuntimeError("Unknown")
-
-    monkeypatch.setattr(lp, "_highs", fail)
+    failed = program.Found("Unknown", [], [], 0.0)
+    monkeypatch.setattr(program.Program, "run", lambda _: failed)
     solution = lp.solve(COSTS, PREFERENCES, 0.37)
     assert solution.shares == pytest.approx((0.5, 0.5, 0))
     assert solution.mismatch == "HiGHS: Unknown"
+
+
+# --- the kept model ------------------------------------------------------------------------------
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 8).flatmap(lambda n: st.lists(sized_problems(n), min_size=2, max_size=5)))
+def test_a_kept_model_answers_as_a_new_one(
+    sequence: list[Problem],
+) -> None:
+    kept = lp.PaperModel(len(sequence[0][0]))
+    for costs, preferences, floor in sequence:
+        if floor > max(preferences):
+            with pytest.raises(InfeasibleError):
+                kept.solve(costs, preferences, floor)
+            continue
+        solution = kept.solve(costs, preferences, floor)
+        assert solution.mismatch is None
+        assert solution == lp.solve(costs, preferences, floor)
+
+
+def test_q_of_zero_comes_and_goes_in_the_kept_model() -> None:
+    model = lp.PaperModel(3)
+    for q in (PREFERENCES, (0.4, 0.0, 0.0), (0.0, 0.0, 0.4), PREFERENCES):
+        solution = model.solve(COSTS, q, 0.2)
+        assert solution.mismatch is None
+        assert solution == lp.solve(COSTS, q, 0.2)
+
+
+# --- the price of quality ------------------------------------------------------------------------
+
+
+def test_price_by_hand() -> None:
+    # L0 for L1: 945 g for 0.06 of q; a point is 0.01 * 0.40
+    solution = lp.solve(COSTS, PREFERENCES, 0.37)
+    assert solution.price_g_per_point == pytest.approx((1218 - 273) / 0.06 * 0.004)
+    # one point less of the floor saves just that
+    less = lp.solve(COSTS, PREFERENCES, 0.37 - 0.004)
+    saved = np.dot(COSTS, solution.shares) - np.dot(COSTS, less.shares)
+    assert saved == pytest.approx(solution.price_g_per_point)
+
+
+def test_price_at_a_kink_is_what_the_last_point_cost() -> None:
+    at_l1 = lp.solve(COSTS, PREFERENCES, 0.34)
+    assert at_l1.shares == pytest.approx((0, 1, 0))
+    assert at_l1.price_g_per_point == pytest.approx((273 - 182) / 0.08 * 0.004)
+    assert lp.solve(COSTS, PREFERENCES, 0.2).price_g_per_point == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(problems(), st.floats(0, 1))
+def test_price_is_a_slope_of_the_optimal_cost(problem: Problem, other: float) -> None:
+    """Cost is convex in the floor: the line through it with the price as slope stays below."""
+    costs, preferences, floor = problem
+    assume(floor <= max(preferences) and other <= max(preferences) and preferences[0] > 0)
+    here = lp.solve(costs, preferences, floor)
+    there = lp.solve(costs, preferences, other)
+    points = (other - floor) / preferences[0] * 100
+    line = np.dot(costs, here.shares) + here.price_g_per_point * points
+    assert here.price_g_per_point >= 0
+    scale = max(costs) or 1.0
+    assert line <= np.dot(costs, there.shares) + 1e-6 * (scale + abs(line))
+
+
+@settings(max_examples=60, deadline=None)
+@given(problems(), st.floats(0, 1))
+def test_a_looser_floor_never_costs_more(problem: Problem, ease: float) -> None:
+    costs, preferences, floor = problem
+    assume(floor <= max(preferences))
+    tight = np.dot(costs, lp.solve(costs, preferences, floor).shares)
+    loose = np.dot(costs, lp.solve(costs, preferences, floor * ease).shares)
+    assert loose <= tight + 1e-6 * (max(costs) or 1.0)
+
+
+# --- caps ----------------------------------------------------------------------------------------
+
+
+def capped() -> st.SearchStrategy[tuple[list[float], list[float], float, Caps, list[float]]]:
+    """A problem of 1 to 6 levels with caps that leave a mix, and a previous one."""
+
+    def of_size(
+        n: int,
+    ) -> st.SearchStrategy[tuple[list[float], list[float], float, Caps, list[float]]]:
+        unit = st.floats(0, 1).map(lambda v: round(v, 3))
+        column = st.lists(unit, min_size=n, max_size=n)
+        least = st.none() | column.map(lambda v: tuple(x / (2 * n) for x in v))
+        most = st.none() | column.map(lambda v: tuple(min(1.0, x / 2 + 1 / n) for x in v))
+        caps = st.builds(Caps, least=least, most=most, step=st.none() | unit)
+        previous = column.filter(lambda v: sum(v) > 0.1).map(lambda v: [x / sum(v) for x in v])
+        return st.tuples(column, column, unit, caps, previous)
+
+    return st.integers(1, 6).flatmap(of_size)
+
+
+@settings(max_examples=150, deadline=None)
+@given(capped())
+def test_with_caps_as_good_as_scipy(
+    problem: tuple[list[float], list[float], float, Caps, list[float]],
+) -> None:
+    optimize = pytest.importorskip("scipy.optimize")
+    costs, preferences, floor, caps, previous = problem
+    try:
+        lower, upper = caps.bounds(len(costs), previous)
+    except InfeasibleError:
+        assume(False)
+    theirs = optimize.linprog(
+        costs,
+        A_ub=[[-q for q in preferences]],
+        b_ub=[-floor],
+        A_eq=[[1.0] * len(costs)],
+        b_eq=[1.0],
+        bounds=list(zip(lower, upper, strict=True)),
+        method="highs",
+    )
+    if theirs.status == 2:
+        most = np.dot(preferences, most_preferred(costs, preferences, lower, upper))
+        if floor - most > 1e-6:
+            with pytest.raises(InfeasibleError):
+                lp.solve(costs, preferences, floor, caps, previous)
+        return
+    assert theirs.status == 0
+    ours = lp.solve(costs, preferences, floor, caps, previous)
+    assert ours.mismatch is None
+    assert math.fsum(ours.shares) == pytest.approx(1, abs=1e-9)
+    for x, low, high in zip(ours.shares, lower, upper, strict=True):
+        assert low - 1e-9 <= x <= high + 1e-9
+    assert np.dot(preferences, ours.shares) >= floor - 1e-6
+    assert np.dot(costs, ours.shares) == pytest.approx(theirs.fun, abs=1e-5)
+
+
+def test_free_bounds_change_nothing() -> None:
+    for floor in (0.2, 0.26, 0.3, 0.34, 0.37, 0.4):
+        free = closed_form(COSTS, PREFERENCES, floor)
+        bounded = closed_form(COSTS, PREFERENCES, floor, (0.0,) * 3, (1.0,) * 3)
+        assert bounded[0] == pytest.approx(free[0])
+        assert bounded[1] == pytest.approx(free[1])
+
+
+def test_caps_by_hand() -> None:
+    # 5 % must go to L2; what is left must make up for its 0.08 less than L1
+    solution = lp.solve(COSTS, PREFERENCES, 0.37, Caps(least=(0, 0, 0.05)))
+    x0 = (0.37 - 0.05 * 0.26 - 0.95 * 0.34) / 0.06
+    assert solution.shares == pytest.approx((x0, 0.95 - x0, 0.05))
+    assert solution.binding_caps == ("least L2",)
+    assert solution.active == "quality"
+    alone = lp.solve(COSTS, PREFERENCES, 0.1, Caps(most=(1, 1, 0.6)))
+    assert alone.shares == pytest.approx((0, 0.4, 0.6))
+    assert (alone.active, alone.binding_caps) == ("caps", ("most L2",))
+
+
+@pytest.mark.parametrize(
+    ("caps", "floor", "message"),
+    [
+        (Caps(least=(0, 0, 0.1)), 0.4, r"0\.4000 is 0\.0140 above .* \(0\.3860\).*least L2 alone"),
+        (Caps(most=(0.5, 1, 1)), 0.38, r"0\.0100 above .*\(0\.3700\); in the way: most L0 alone"),
+        (
+            Caps(least=(0, 0.1, 0.1), most=(0.7, 1, 1)),
+            0.395,
+            r"0\.0210 above .*in the way: several caps",
+        ),
+    ],
+)
+def test_what_is_in_the_way_and_by_how_much(caps: Caps, floor: float, message: str) -> None:
+    with pytest.raises(InfeasibleError, match=message):
+        lp.solve(COSTS, PREFERENCES, floor, caps)
 
 
 # --- the published measurements ------------------------------------------------------------------

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sprout.profile import (
+    MARGINAL,
     MEASURED,
     NOTHING,
     PREFERENCE_PRIOR,
@@ -14,8 +15,10 @@ from sprout.profile import (
     LevelProfile,
     Measured,
     build,
+    decide_on,
     moved,
 )
+from sprout.profile.energy import MarginalEnergy
 
 LEVELS = ("L0", "L1", "L2")
 
@@ -71,6 +74,27 @@ def test_a_meter_that_reads_nothing_does_not_zero_the_others() -> None:
 def test_lengths_must_agree() -> None:
     with pytest.raises(ValueError, match="differ in length"):
         profile(NOTHING, NOTHING)
+
+
+def test_evidence_and_age_are_carried_on() -> None:
+    old = Measured(40, 6.0, 1.0, 9.0, False, 50.0, 33.0, 0.5, 0.1, 7200.0)
+    rows = profile(old, replace(old, outcomes=29), NOTHING)
+    assert (rows[0].effective_outcomes, rows[0].energy_se_joules, rows[0].age_s) == (33, 0.5, 7200)
+    assert (rows[1].energy_se_joules, rows[1].age_s) == (None, 7200)  # on its prior
+    assert (rows[2].effective_outcomes, rows[2].age_s) == (None, None)
+
+
+def test_decisions_replace_e_alone() -> None:
+    rows = profile(*(Measured(30, e, 1.0, 5.0, False, 50.0, 30.0, 0.1) for e in (9.0, 8.0, 7.0)))
+    marginal = [MarginalEnergy(r.level, r.energy_joules / 3, 4.0, True) for r in rows]
+    decided = decide_on(rows, marginal)
+    assert [r.energy_joules for r in decided] == [3.0, 8 / 3, 7 / 3]
+    assert {(r.energy_basis, r.energy_estimated, r.device_seconds) for r in decided} == {
+        (MARGINAL, True, 1.0)
+    }
+    assert moved(rows, decided, 10.0)  # the basis is another
+    with pytest.raises(ValueError, match="shorter"):
+        decide_on(rows, marginal[:2])
 
 
 def test_moved() -> None:

@@ -5,9 +5,6 @@ import asyncio
 import json
 import math
 import os
-import shutil
-import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,91 +14,28 @@ from typing import Any
 
 import grpc
 import pytest
+from control_plane import (
+    WAIT_S,
+    Running,
+    code_of,
+    configure,
+    first,
+    make_authority,
+    running,
+    stub_of,
+    tls_of,
+)
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from sprout import cli
 from sprout.channel import connect, control_address, translated
-from sprout.config import CarbonConfig, Config, ControlConfig, StackConfig, TlsConfig
+from sprout.config import CarbonConfig, ControlConfig, TlsConfig
 from sprout.control.run import run, serve
 from sprout.errors import ConfigError, ControlError, StackError
 from sprout.v1 import control_pb2 as pb
 from sprout.v1 import control_pb2_grpc
-
-WAIT_S = 10.0
-
-
-def configure(
-    state: Path, carbon: CarbonConfig | None = None, tls: TlsConfig | None = None, **control: Any
-) -> Config:
-    # The intensity is declared, so nothing is asked of any network.
-    carbon = carbon or CarbonConfig(constant_g_per_kwh=300)
-    settings = {"port": 0, "interval_s": 0.05, **control}
-    return Config(
-        stack=StackConfig(state_dir=state),
-        carbon=carbon,
-        control=ControlConfig(tls=tls or TlsConfig(), **settings),
-    )
-
-
-class Running:
-    """A control plane on a thread of its own."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._loop = asyncio.new_event_loop()
-        self._stop = asyncio.Event()
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._main)
-
-    def _main(self) -> None:
-        try:
-            self._loop.run_until_complete(run(self._config, self._stop))
-            self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        except BaseException as error:
-            self.error = error
-        finally:
-            self._loop.close()
-
-    def start(self) -> str:
-        """The address."""
-        self._thread.start()
-        port = self._config.stack.state / "control.port"
-        deadline = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline and self._thread.is_alive():
-            if port.exists():
-                host = self._config.control.host
-                return f"{host}:{int(port.read_text())}"
-            time.sleep(0.01)
-        self._thread.join(WAIT_S)
-        raise self.error or TimeoutError("no port file")
-
-    def stop(self) -> float:
-        """Seconds that it took."""
-        start = time.monotonic()
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(WAIT_S)
-        assert not self._thread.is_alive()
-        if self.error is not None:
-            raise self.error
-        return time.monotonic() - start
-
-
-@contextmanager
-def running(config: Config) -> Iterator[str]:
-    control = Running(config)
-    address = control.start()
-    try:
-        yield address
-    finally:
-        control.stop()
-
-
-@contextmanager
-def stub_of(address: str, tls: TlsConfig | None = None) -> Iterator[control_pb2_grpc.ControlStub]:
-    with connect(address, tls) as channel:
-        yield control_pb2_grpc.ControlStub(channel)
 
 
 @pytest.fixture(scope="module")
@@ -118,14 +52,6 @@ def stub(shared: str) -> Iterator[control_pb2_grpc.ControlStub]:
         yield stub
 
 
-def first(stub: control_pb2_grpc.ControlStub) -> pb.Policy:
-    """The policy in force, as soon as there is one."""
-    stream = stub.WatchPolicy(pb.WatchPolicyRequest(node="t"), timeout=WAIT_S)
-    policy = next(iter(stream))
-    stream.cancel()
-    return policy
-
-
 def outcome(ticket: int, **fields: Any) -> pb.Outcome:
     values: dict[str, Any] = {
         "segment_uid": 2**64 - 3,
@@ -139,12 +65,6 @@ def outcome(ticket: int, **fields: Any) -> pb.Outcome:
 
 def report(*outcomes: pb.Outcome, node: str = "node-a") -> pb.ReportOutcomesRequest:
     return pb.ReportOutcomesRequest(node=node, batch=1, outcomes=outcomes)
-
-
-def code_of(error: pytest.ExceptionInfo[grpc.RpcError]) -> grpc.StatusCode:
-    code = error.value.code()  # type: ignore[attr-defined]
-    assert isinstance(code, grpc.StatusCode)
-    return code
 
 
 # --- policies ------------------------------------------------------------------------------------
@@ -166,7 +86,7 @@ def test_get_and_watch_agree(stub: control_pb2_grpc.ControlStub) -> None:
 def test_no_policy_yet(tmp_path: Path) -> None:
     """Until the source has answered or failed once, there is nothing to decide on."""
     with deaf_server() as url:
-        carbon = CarbonConfig(source="gb", gb_url=url, timeout_s=0.5)
+        carbon = CarbonConfig(sources=("gb",), zone="GB", gb_url=url, timeout_s=0.5)
         with running(configure(tmp_path, carbon)) as address, stub_of(address) as stub:
             with pytest.raises(grpc.RpcError) as error:
                 stub.GetPolicy(pb.GetPolicyRequest(), timeout=WAIT_S)
@@ -422,7 +342,7 @@ def test_stops_at_once_with_watchers_connected(tmp_path: Path) -> None:
 
 def test_stops_at_once_while_its_source_hangs(tmp_path: Path) -> None:
     with deaf_server() as url:
-        carbon = CarbonConfig(source="gb", gb_url=url, timeout_s=30)
+        carbon = CarbonConfig(sources=("gb",), zone="GB", gb_url=url, timeout_s=30)
         control = Running(configure(tmp_path, carbon))
         control.start()
         assert control.stop() < 2.0
@@ -454,47 +374,9 @@ def test_translated_names_code_and_details(stub: control_pb2_grpc.ControlStub) -
 # --- beyond loopback -----------------------------------------------------------------------------
 
 
-def openssl(*arguments: str, cwd: Path) -> None:
-    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True, timeout=30)
-
-
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a CA, certificates of a server and a client, those of a stranger, a token."""
-    if shutil.which("openssl") is None:
-        pytest.skip("no openssl command to make certificates with")
-    folder = tmp_path_factory.mktemp("tls")
-    curve = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
-    for ca, names in (("ca", ("server", "client")), ("other", ("stranger",))):
-        openssl(
-            *("req", "-x509", *curve, "-days", "2", "-subj", f"/CN={ca}"),
-            *("-keyout", f"{ca}.key", "-out", f"{ca}.pem"),
-            cwd=folder,
-        )
-        for name in names:
-            openssl(
-                *("req", *curve, "-subj", f"/CN={name}", "-keyout", f"{name}.key"),
-                *("-out", f"{name}.csr"),
-                cwd=folder,
-            )
-            (folder / "san").write_text("subjectAltName=IP:127.0.0.1")
-            openssl(
-                *("x509", "-req", "-in", f"{name}.csr", "-CA", f"{ca}.pem", "-CAkey", f"{ca}.key"),
-                *("-CAcreateserial", "-days", "2", "-extfile", "san", "-out", f"{name}.pem"),
-                cwd=folder,
-            )
-    (folder / "token").write_text("correct-horse-battery\n")
-    (folder / "wrong").write_text("correct-horse-batterz\n")
-    return folder
-
-
-def tls_of(folder: Path, name: str, token: str | None = "token", ca: str = "ca") -> TlsConfig:
-    return TlsConfig(
-        certificate=folder / f"{name}.pem",
-        key=folder / f"{name}.key",
-        ca=folder / f"{ca}.pem",
-        token_file=folder / token if token else None,
-    )
+    return make_authority(tmp_path_factory.mktemp("tls"))
 
 
 @pytest.fixture(scope="module")

@@ -19,7 +19,7 @@ from sprout.agent.relay import Reporter, Watcher
 from sprout.agent.spool import Spool
 from sprout.config import Config, private_folder
 from sprout.directives import pack
-from sprout.energy.meters import Meter, meter
+from sprout.energy.choose import meter
 from sprout.errors import StackError
 from sprout.units import node_id
 from sprout.v1 import control_pb2 as pb
@@ -69,7 +69,7 @@ class Agent:
         number = node_id(self._node)
         directives = pack(cfg.request.pack)
         shm = cfg.stack.shm
-        self._meter: Meter = meter(cfg)
+        self._meter = meter(cfg)
         self._clock = ClockWriter(shm / CLOCK)
         self._spool = Spool(cfg.stack.state / SPOOL, cfg.agent.spool_outcomes)
         self._drain = Drain(cfg, number, self._meter, self._clock, self._spool)
@@ -90,7 +90,7 @@ class Agent:
             interval_s=cfg.agent.report_interval_s,
         )
         log.info(
-            "agent of node %s, meter %s, control plane %s", self._node, self._meter.name, address
+            "agent of node %s, meter %s, control plane %s", self._node, self._meter.said, address
         )
 
     def run(self, stop: threading.Event) -> None:
@@ -153,7 +153,7 @@ class Agent:
             policy_expired=bool(policy and policy.deadline_boottime_ns <= boottime_ns()),
             policy_error=self._watcher.error,
             active=sample.active,
-            meter=self._meter.name,
+            meter=self._meter.said,
             energy_estimated=self._meter.estimated,
             metered_joules=sample.metered_joules,
             settled_joules=sample.settled_joules,

@@ -4,12 +4,14 @@
 import math
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal
+from typing import Literal, get_args
 
 from sprout.errors import FeedError
 
 FactorType = Literal["direct", "lifecycle"]
 Signal = Literal["average", "marginal"]
+FACTOR_TYPES: tuple[FactorType, ...] = get_args(FactorType)
+SIGNALS: tuple[Signal, ...] = get_args(Signal)
 # Zone, source, factor type, signal: values are comparable within a series alone.
 Series = tuple[str, str, FactorType, Signal]
 

@@ -4,6 +4,8 @@
 Columns: `datetime_utc` (ISO 8601; start of the interval) and `gco2_per_kwh_direct` and/or
 `gco2_per_kwh_lifecycle`. Rows ascend. An empty value is a gap: the row before it holds on, and
 ages. After the last interval the trace is over and says so; it does not start again by itself.
+Its own future is a forecast only where the operator says so (`carbon.trace_forecast`): no
+forecaster knows the future, so what is decided on it is a bound, not a result.
 """
 
 import bisect
@@ -11,6 +13,7 @@ import csv
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -21,7 +24,10 @@ from sprout.errors import ConfigError, FeedError
 class TraceSource:
     """Raises ConfigError if the file, a column or the start can't be used."""
 
+    name = "trace"
     remote = False
+    live = True
+    step_s = 0.0
 
     def __init__(
         self,
@@ -31,6 +37,7 @@ class TraceSource:
         factor_type: FactorType,
         start: str | None = None,
         speed: float = 1.0,
+        foresee: bool = False,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         # Named by its file, so that another trace of the zone does not enter its history.
@@ -48,6 +55,8 @@ class TraceSource:
             )
         self._speed, self._monotonic = speed, monotonic
         self._origin_s = monotonic()
+        self._foresee = foresee
+        self.forecast_basis = "the trace's own future: clairvoyant" if foresee else ""
 
     def clock(self) -> datetime:
         elapsed_s = (self._monotonic() - self._origin_s) * self._speed
@@ -63,6 +72,14 @@ class TraceSource:
         at = self.clock()
         first = bisect.bisect_right(self._times, at - timedelta(hours=hours))
         return self._rows[first : bisect.bisect_right(self._times, at)]
+
+    async def forecast(self, hours: float) -> list[Intensity]:
+        if not self._foresee:
+            return []
+        at = self.clock()
+        first = bisect.bisect_right(self._times, at)
+        last = bisect.bisect_right(self._times, at + timedelta(hours=hours))
+        return [replace(row, estimated=True) for row in self._rows[first:last]]
 
     def extent(self) -> tuple[float, float]:
         """Smallest and largest g/kWh of the whole trace, its future included, as published."""

@@ -23,7 +23,11 @@ class Check:
 
 def examine(result: Result) -> list[Check]:
     """Every check."""
-    return [*_answers(result), *_policies(result), *_books(result), *_end(result)]
+    rest = [
+        *books(result.status, len(result.shots)),
+        *end(result.exit_status, result.left_behind),
+    ]
+    return [*_answers(result), *_policies(result), *rest]
 
 
 def _answers(result: Result) -> Iterator[Check]:
@@ -61,13 +65,13 @@ def _policies(result: Result) -> Iterator[Check]:
         yield Check(f"receipts at {arm} intensity name that policy and its numbers", complete)
 
 
-def _books(result: Result) -> Iterator[Check]:
-    status = result.status
+def books(status: pb.Status | None, requests: int) -> Iterator[Check]:
+    """Outcomes and joules are all there, once `requests` were sent."""
     count = stored(status) if status is not None else 0
     yield Check(
         "outcomes stored are the requests sent",
-        count == len(result.shots),
-        f"{count} of {len(result.shots)}",
+        count == requests,
+        f"{count} of {requests}",
     )
     for node in status.nodes if status is not None else ():
         parts = node.settled_joules + node.idle_joules
@@ -81,9 +85,9 @@ def _books(result: Result) -> Iterator[Check]:
     yield Check("the control plane is not degraded", not reasons, "; ".join(reasons))
 
 
-def _end(result: Result) -> Iterator[Check]:
-    yield Check("the stack ended cleanly", result.exit_status == 0, f"exit {result.exit_status}")
-    left = result.left_behind
+def end(exit_status: int | None, left: list[str]) -> Iterator[Check]:
+    """The stack is gone, all of it."""
+    yield Check("the stack ended cleanly", exit_status == 0, f"exit {exit_status}")
     yield Check("no process and no shared memory is left", not left, ", ".join(left))
 
 

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Calls to the control plane that people make."""
 
-from collections.abc import Iterator
+import getpass
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,12 +12,13 @@ from google.protobuf.json_format import MessageToDict
 from sprout.channel import connect, control_address, translated
 from sprout.config import Config
 from sprout.console.output import emit_json
-from sprout.errors import ControlError
+from sprout.errors import ConfigError, ControlError
 from sprout.serve.state import StackPaths, read_stack
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 
 TIMEOUT_S = 5.0
+_UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def address(cfg: Config) -> str:
@@ -44,22 +47,103 @@ def status(cfg: Config) -> pb.Status:
         return stub.GetStatus(pb.GetStatusRequest(), timeout=TIMEOUT_S)
 
 
+def watch(cfg: Config) -> Iterator[pb.Status]:
+    """The status, then whenever it changes; ends with a ControlError or the caller."""
+    with control(cfg) as stub:
+        yield from stub.WatchStatus(pb.WatchStatusRequest())
+
+
+def myself() -> str:
+    """What the audit is told of who calls: the login name, as a claim; "" where there is none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return ""
+
+
 def pause(cfg: Config, reason: str) -> pb.Policy:
     with control(cfg) as stub:
-        return stub.Pause(pb.PauseRequest(reason=reason), timeout=TIMEOUT_S)
+        return stub.Pause(pb.PauseRequest(reason=reason, actor=myself()), timeout=TIMEOUT_S)
 
 
 def resume(cfg: Config) -> pb.Policy:
     with control(cfg) as stub:
-        return stub.Resume(pb.ResumeRequest(), timeout=TIMEOUT_S)
+        return stub.Resume(pb.ResumeRequest(actor=myself()), timeout=TIMEOUT_S)
+
+
+def set_objective(
+    cfg: Config, wanted: Mapping[str, Any], *, reset: bool, reason: str
+) -> pb.SetObjectiveResponse:
+    """wanted: the fields of pb.Objective to set; the others stay."""
+    request = pb.SetObjectiveRequest(
+        objective=pb.Objective(**wanted), reset=reset, reason=reason, actor=myself()
+    )
+    with control(cfg) as stub:
+        return stub.SetObjective(request, timeout=TIMEOUT_S)
+
+
+def pin(cfg: Config, shares: Mapping[str, float], ttl_s: float, reason: str) -> pb.Policy:
+    """One mix for everything, for `ttl_s` seconds."""
+    request = pb.PinRequest(
+        shares=[pb.LevelShare(level=level, share=share) for level, share in shares.items()],
+        reason=reason,
+        actor=myself(),
+    )
+    request.ttl.FromNanoseconds(int(ttl_s * 1e9))
+    with control(cfg) as stub:
+        return stub.Pin(request, timeout=TIMEOUT_S)
+
+
+def unpin(cfg: Config) -> pb.Policy:
+    with control(cfg) as stub:
+        return stub.Unpin(pb.UnpinRequest(actor=myself()), timeout=TIMEOUT_S)
+
+
+def set_schedule(cfg: Config, windows: Sequence[pb.Window]) -> pb.Policy:
+    request = pb.SetScheduleRequest(windows=windows, actor=myself())
+    with control(cfg) as stub:
+        return stub.SetSchedule(request, timeout=TIMEOUT_S)
 
 
 def override(cfg: Config, g_per_kwh: float, ttl_s: float) -> pb.Policy:
     """Decide as if the intensity were this, for `ttl_s` seconds."""
-    request = pb.OverrideIntensityRequest(g_per_kwh=g_per_kwh)
+    request = pb.OverrideIntensityRequest(g_per_kwh=g_per_kwh, actor=myself())
     request.ttl.FromNanoseconds(int(ttl_s * 1e9))
     with control(cfg) as stub:
         return stub.OverrideIntensity(request, timeout=TIMEOUT_S)
+
+
+def seconds(text: str) -> float:
+    """Of "90s", "10m", "1h", "2d". ConfigError for anything else."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd])", text.strip())
+    if found is None:
+        raise ConfigError(f"{text!r} is no duration: write 90s, 10m, 1h or 2d")
+    return float(found[1]) * _UNITS_S[found[2]]
+
+
+def shares(parts: Sequence[str]) -> dict[str, float]:
+    """Of "L1", or of "L0=0.4" "L1=0.6". ConfigError for anything else."""
+    if len(parts) == 1 and "=" not in parts[0]:
+        return {parts[0]: 1.0}
+    found: dict[str, float] = {}
+    for part in parts:
+        level, equals, share = part.partition("=")
+        try:
+            if not equals or level in found:
+                raise ValueError
+            found[level] = float(share)
+        except ValueError:
+            raise ConfigError(f"{part!r}: write one level, or LEVEL=SHARE for each once") from None
+    return found
+
+
+def window(text: str) -> pb.Window:
+    """Of "22:00-06:00=L0" or "mon,tue@22:00-06:00=L0" (UTC). ConfigError for anything else."""
+    found = re.fullmatch(r"(?:([a-z,]+)@)?(\d\d:\d\d)-(\d\d:\d\d)=(\w+)", text.strip())
+    if found is None:
+        raise ConfigError(f"{text!r} is no window: write 22:00-06:00=L0 or sat,sun@00:00-23:59=L1")
+    days = found[1].split(",") if found[1] else []
+    return pb.Window(start=found[2], end=found[3], weekdays=days, level=found[4])
 
 
 def as_dict(message: Any) -> dict[str, Any]:
@@ -81,7 +165,8 @@ def mix(policy: pb.Policy) -> str:
     """L0 12 %, L1 88 %"""
     if policy.paused:
         return "paused: L0 for all"
-    return ", ".join(f"{share.level} {100 * share.share:.0f} %" for share in policy.shares)
+    held = "pinned: " if policy.explanation.active_constraint == "pinned" else ""
+    return held + ", ".join(f"{share.level} {100 * share.share:.0f} %" for share in policy.shares)
 
 
 def why(policy: pb.Policy) -> list[str]:
@@ -94,15 +179,23 @@ def why(policy: pb.Policy) -> list[str]:
     else:
         carbon = "intensity unknown"
     rests_on = f" ({e.preference_basis})" if e.preference_basis else ""
+    enforced = "not enforced: " if e.active_constraint == "pinned" else ""
     sentences = [
         carbon,
-        f"floor: at least {100 * e.floor:.1f} % of L0's preference{rests_on}, xi {e.xi:g}",
+        f"floor: {enforced}at least {100 * e.floor:.1f} % of L0's preference{rests_on}, "
+        f"xi {e.xi:g}",
         f"limited by {e.active_constraint or 'nothing'}",
     ]
+    if e.would_be:
+        wanted = ", ".join(f"{share.level} {100 * share.share:.0f} %" for share in e.would_be)
+        sentences.append(f"decided, not applied ({e.active_constraint}): {wanted}")
+    if e.block:
+        sentences.append(e.block)
     if e.expected_l0_g_per_request > 0:
         saved = 100 * (1 - e.expected_g_per_request / e.expected_l0_g_per_request)
+        verb = "would be" if e.active_constraint == "shadow" else "expected:"
         sentences.append(
-            f"expected: {saved:.0f} % less carbon per request than L0 "
+            f"{verb} {saved:.0f} % less carbon per request than L0 "
             f"at {100 * e.expected_preference:.1f} % of its preference{rests_on}"
         )
     bases = sorted({f"e, p {p.energy_basis}; q {p.preference_basis}" for p in e.profile})

@@ -4,10 +4,11 @@
 from dataclasses import asdict, replace
 
 from sprout.config import Config
-from sprout.console import operator
+from sprout.console import operator, record
+from sprout.console.operator import mix
 from sprout.console.output import emit_json, err, out
-from sprout.control.messages import plan_of
-from sprout.control.plan import NO_RANGE, Plan, inputs_of, offline, plan
+from sprout.control.history import load, solve_again
+from sprout.control.plan import Inputs, Plan, offline, plan
 from sprout.errors import ConfigError, ControlError
 from sprout.optimize.floor import Range
 
@@ -27,7 +28,7 @@ def run(
             raise ConfigError("no control plane to ask for the intensity: give --intensity")
         solved, basis = offline(cfg, intensity, low, high), "declared priors (no control plane)"
     else:
-        solved, basis = what_if(cfg, now, intensity, low, high), "the control plane's inputs"
+        solved, basis = what_if(now, intensity, low, high), "the control plane's inputs"
     if json:
         emit_json(asdict(solved) | {"basis": basis, "saving_percent": solved.saving_percent})
         return
@@ -36,29 +37,40 @@ def run(
         out.print(line, markup=False)
 
 
-def current(cfg: Config) -> Plan | None:
-    """The plan behind the policy in force; None where there is none to be had."""
+def again(cfg: Config, version: str, *, json: bool) -> bool:
+    """Solve a decision of the past from its own inputs; whether it is what was published."""
+    wanted = record.number(version)
+    then = record.decision(cfg, wanted)
+    solved, same = solve_again(then)
+    if json:
+        emit_json(asdict(solved) | {"version": wanted, "same_as_published": same})
+        return same
+    for line in solved.lines():
+        out.print(line, markup=False)
+    published = "the mix that was published" if same else f"NOT as published: {mix(then.policy)}"
+    out.print(f"solved again: {published}", markup=False)
+    return same
+
+
+def current(cfg: Config) -> Inputs | None:
+    """What the policy in force was solved from; None where there is none to be had."""
     try:
-        status = operator.status(cfg)
+        if not operator.status(cfg).HasField("policy"):
+            return None
+        newest = next(record.decisions(cfg, 1), None)
+        return None if newest is None else load(newest.inputs_json)
     except ControlError:
         return None
-    return plan_of(status.policy) if status.HasField("policy") else None
 
 
-def what_if(
-    cfg: Config, now: Plan, intensity: float | None, low: float | None, high: float | None
-) -> Plan:
-    """The present profile and range under other inputs. Raises ConfigError for half a range."""
+def what_if(now: Inputs, intensity: float | None, low: float | None, high: float | None) -> Plan:
+    """The present inputs with others in their place, and nothing that stands in for a solution.
+
+    Raises ConfigError for half a range.
+    """
     if (low is None) != (high is None) or (low is not None and high is not None and low > high):
         raise ConfigError("--low and --high go together, the lower one first")
     within = now.within if low is None or high is None else Range(low, high, "as given")
     k0 = now.intensity_g_per_kwh if intensity is None else intensity
-    inputs = inputs_of(cfg, k0, within or NO_RANGE, now.profile)
-    return plan(
-        replace(
-            inputs,
-            xi=now.xi,
-            control_share=now.control_share,
-            canary_share=now.canary_share,
-        )
-    )
+    free = replace(now, paused=False, pinned=None, held="", block="")
+    return plan(replace(free, intensity_g_per_kwh=k0, within=within))

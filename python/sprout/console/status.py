@@ -29,6 +29,12 @@ def gather(cfg: Config) -> tuple[dict[str, Any], pb.Status | None]:
         "stack": read_stack(StackPaths.of(cfg)),
         "control": None if message is None else operator.as_dict(message),
         "control_error": problem,
+        "accounting": {
+            "pue": cfg.energy.pue,
+            "pue_said": cfg.energy.pue_said,
+            "embodied_g_per_s": cfg.energy.embodied_g_per_s,
+            "embodied_said": cfg.energy.embodied_said,
+        },
         **local(cfg),
     }, message
 
@@ -75,6 +81,7 @@ def show(document: dict[str, Any], message: pb.Status | None, levels: tuple[str,
         out.print(f"[yellow]control plane away[/]  {document['control_error']}")
     else:
         _policy(message)
+        _accounting(document["accounting"], message.policy)
     _board(document["board"], levels)
     _counters(document)
     if message is not None:
@@ -113,6 +120,45 @@ def _policy(message: pb.Status) -> None:
             out.print(f"  · {sentence}")
     else:
         out.print("no policy yet: every request gets L0")
+    for line in wishes(message):
+        out.print(f"  · {line}", markup=False)
+    if message.metrics_address:
+        out.print(f"[dim]metrics {message.metrics_address}[/]")
+
+
+def wishes(message: pb.Status) -> list[str]:
+    """What operators want beside the configuration, in sentences."""
+    lines = []
+    if message.HasField("pin"):
+        pin, e = message.pin, message.policy.explanation
+        until = f" until {pin.until.ToDatetime():%Y-%m-%d %H:%M} UTC" if pin.until.seconds else ""
+        below = (
+            f"; expected {100 * e.expected_preference:.1f} % is below the floor of "
+            f"{100 * e.floor:.1f} %, which is not enforced"
+            if e.active_constraint == "pinned" and e.expected_preference < e.floor
+            else "; the floor is not enforced"
+        )
+        paused = " (the kill switch stands above it)" if message.policy.paused else ""
+        lines.append(f"pinned by {pin.by}{until}: {pin.reason}{paused}{below}")
+    if message.objective_set:
+        set_ = ", ".join(message.objective_set)
+        lines.append(f"set by operators, not by the configuration: {set_}")
+    for window in message.schedule:
+        days = f"{','.join(window.weekdays)}@" if window.weekdays else ""
+        lines.append(f"schedule: {days}{window.start}-{window.end}={window.level} (UTC)")
+    return lines
+
+
+def _accounting(here: dict[str, Any], policy: pb.Policy) -> None:
+    """What grams rest on; the policy's figures are those that receipts use."""
+    if policy.pue and (policy.pue, policy.embodied_g_per_s) != (
+        here["pue"],
+        here["embodied_g_per_s"],
+    ):
+        rate = f"embodied {3600 * policy.embodied_g_per_s:.3g} g per device-hour"
+        out.print(f"grams     PUE {policy.pue:g}; {rate} (the control plane's, not this file's)")
+    else:
+        out.print(f"grams     {here['pue_said']}; {here['embodied_said']}")
 
 
 def _board(board: dict[str, Any], levels: tuple[str, ...]) -> None:

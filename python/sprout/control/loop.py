@@ -8,23 +8,32 @@ stored second. What can't be stored is a stated reason, and is tried again at ea
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sprout.carbon import Feed, Intensity
 from sprout.config import Config
-from sprout.control import publisher
-from sprout.control.plan import NO_RANGE, Plan, inputs_of, plan, priors
+from sprout.control import history, publisher
+from sprout.control.audit import Audit
+from sprout.control.blocks import Blocks
+from sprout.control.budget import Budget
+from sprout.control.guard import Guard
+from sprout.control.live import Live
+from sprout.control.peer import ITSELF, Caller
+from sprout.control.pin import Pin, Window
+from sprout.control.plan import NO_RANGE, Horizon, Inputs, Plan, inputs_of, plan, priors
 from sprout.control.publisher import Publisher
 from sprout.control.store import Store
 from sprout.control.trigger import trigger
+from sprout.control.wishes import Change, Wishes
 from sprout.directives import pack
 from sprout.errors import ControlError, SproutError
 from sprout.optimize.floor import Range
 from sprout.policy_version import version
-from sprout.profile import LevelProfile, build
+from sprout.profile import LevelProfile
+from sprout.proof.switchback import L0, Block
 from sprout.v1 import control_pb2 as pb
 
 LOG = logging.getLogger(__name__)
@@ -44,12 +53,18 @@ class Facts:
     within: Range
     profile: tuple[LevelProfile, ...]
     reasons: dict[str, str]  # kind -> what is wrong with the above
+    horizon: Horizon | None = None  # in the mode "bank"
+    no_horizon: str = "not looked at yet"  # why there is none
 
 
 @dataclass(frozen=True)
 class Override:
     g_per_kwh: float
     until: float  # seconds since 1970
+
+
+def _as_json(override: Override | None) -> dict[str, float] | None:
+    return None if override is None else asdict(override)
 
 
 class Loop:
@@ -67,13 +82,20 @@ class Loop:
         self._config, self._store, self._feed, self._wall = config, store, feed, wall
         self._pack = pack(config.request.pack)
         self._facts = Facts(None, NO_RANGE, priors(config, self._pack.levels), {})
-        self._profiled = -1  # the store's revision that the profile was made from
+        self._live = Live(config, self._pack, self._facts.profile)
+        self._budget = Budget(config.control.bank, store, self._pack.hash)
         self._pause: str | None = store.setting("pause")
         stored = store.setting("override")
         self._override = None if stored is None else Override(*stored)
+        self.wishes = Wishes(config.control, self._pack.levels, store)
+        self.audit = Audit(store)
+        self.blocks = Blocks(config.control.switchback, store, wall)
+        self.guard = Guard(config.control.guard, store, wall)
+        self._pin: Pin | None = None  # what made the policy in force; None: the solver
+        self._restored_shares = history.last_shares(store, self._pack.levels)
         self._unstored: dict[str, tuple[Callable[[], Any], str]] = {}
         # Published, not stored yet, by version. Their outcomes come late, and need them to count.
-        self._unsaved: dict[int, tuple[int, int, int, float, bytes]] = {}
+        self._unsaved: dict[int, tuple[int, int, int, float, bytes, str]] = {}
         self._failures: dict[str, str] = {}  # by task
         self._plan: Plan | None = None  # what the policy in force was made from
         self.started_at = wall()
@@ -87,29 +109,85 @@ class Loop:
         if self._plan is not None:
             kinds = ("infeasible", "solver")
             found.update({k: self._plan.degraded[k] for k in kinds if k in self._plan.degraded})
+        found.update(self.wishes.problems)
+        if self.audit.dropped:
+            found["audit"] = f"{self.audit.dropped} audit entries are lost: the store failed"
         found.update({what: reason for what, (_, reason) in self._unstored.items()})
         return found | self._failures
 
+    @property
+    def levels(self) -> tuple[str, ...]:
+        return self._pack.levels
+
+    @property
+    def pause_reason(self) -> str | None:
+        """None: not paused."""
+        return self._pause
+
+    def pinned(self) -> Pin | None:
+        """What made the policy in force; None: the solver."""
+        return self._pin
+
+    def intensity_age_s(self) -> float | None:
+        """Of the feed's newest value, overridden or not; None without one."""
+        return self._feed.age_s()
+
     # --- operators ---------------------------------------------------------------------------
 
-    async def pause(self, reason: str) -> pb.Policy:
-        self._pause = reason or "no reason given"
-        return await self._wish("pause", "pause", self._store_pause)
+    async def pause(self, reason: str, by: Caller = ITSELF) -> pb.Policy:
+        before, self._pause = self._pause, reason or "no reason given"
+        return await self._wish("pause", "pause", self._store_pause, by, (before, self._pause))
 
-    async def resume(self) -> pb.Policy:
-        self._pause = None
-        return await self._wish("resume", "pause", self._store_pause)
+    async def resume(self, by: Caller = ITSELF) -> pb.Policy:
+        before, self._pause = self._pause, None
+        self.guard.restart()
+        return await self._wish("resume", "pause", self._store_pause, by, (before, None))
 
-    async def override(self, g_per_kwh: float | None, ttl_s: float) -> pb.Policy:
+    async def override(
+        self, g_per_kwh: float | None, ttl_s: float, by: Caller = ITSELF
+    ) -> pb.Policy:
         """Decide on this intensity for a while; None ends it."""
         wish = None if g_per_kwh is None else Override(g_per_kwh, self._wall() + ttl_s)
+        change = _as_json(self._override), _as_json(wish)
         self._override = wish
-        return await self._wish("override", "override", self._store_override)
+        return await self._wish("override", "override", self._store_override, by, change)
 
-    async def _wish(self, why: str, key: str, write: Callable[[], None]) -> pb.Policy:
+    async def set_objective(
+        self,
+        wanted: Mapping[str, Any],
+        by: Caller = ITSELF,
+        *,
+        reset: bool = False,
+        reason: str = "",
+    ) -> pb.Policy:
+        """wanted: as `objective.checked` let it pass. reason: for the audit."""
+        before, after = self.wishes.set_objective(wanted, reset=reset)
+        change = before, {**after, "reason": reason}
+        return await self._wish("objective", "objective", self.wishes.store_objective, by, change)
+
+    async def pin(
+        self, shares: tuple[float, ...], ttl_s: float, reason: str, by: Caller = ITSELF
+    ) -> pb.Policy:
+        """One mix, (levels,), for everything for a while."""
+        change = self.wishes.set_pin(Pin(shares, self._wall() + ttl_s, reason, by.who))
+        return await self._wish("pin", "pin", self.wishes.store_pin, by, change)
+
+    async def unpin(self, by: Caller = ITSELF) -> pb.Policy:
+        change = self.wishes.set_pin(None)
+        return await self._wish("unpin", "pin", self.wishes.store_pin, by, change)
+
+    async def set_schedule(self, windows: Sequence[Window], by: Caller = ITSELF) -> pb.Policy:
+        change = self.wishes.set_schedule(windows)
+        return await self._wish("schedule", "schedule", self.wishes.store_schedule, by, change)
+
+    async def _wish(
+        self, why: str, key: str, write: Callable[[], None], by: Caller, change: Change
+    ) -> pb.Policy:
         policy = self._publish(why)
+        self.audit.note(self._wall(), by, why, *change)
         await self._keep(key, write)
         await self._keep("policy", self._store_policies)
+        await self._keep("audit", self.audit.flush)
         return self.publisher.policy() or policy
 
     # They write what is wished when they run, so a late retry can't undo a newer wish.
@@ -121,6 +199,23 @@ class Loop:
         wish = self._override
         self._store.set_setting("override", wish and [wish.g_per_kwh, wish.until])
 
+    async def _end_what_is_over(self) -> str | None:
+        """What ran out of time: "override", "unpin" or, of the schedule, "schedule"; else None."""
+        now, why = self._wall(), None
+        if self._override is not None and self._override.until <= now:
+            self.audit.note(now, ITSELF, "override", _as_json(self._override), None)
+            self._override, why = None, "override"
+            await self._keep("override", self._store_override)
+        if self.wishes.pin_is_over(now):
+            self.audit.note(now, ITSELF, "unpin", *self.wishes.set_pin(None))
+            why = "unpin"
+            await self._keep("pin", self.wishes.store_pin)
+        if why is None and self._plan is not None and self.wishes.pin_at(now) != self._pin:
+            why = "schedule"
+        if self.audit.pending:
+            await self._keep("audit", self.audit.flush)
+        return why
+
     # --- the loop ----------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -128,7 +223,7 @@ class Loop:
         await self._guarded("poll", asyncio.to_thread(self._feed.restore))
         if self._pause is not None:
             self._publish("start")
-        remote = self._feed.source.remote
+        remote = self._feed.remote
         # It may take its time-out; what was stored will do until it has answered.
         if remote and self._feed.last() is None:
             await self._guarded("poll", self._feed.poll())
@@ -148,27 +243,38 @@ class Loop:
             await self._keep(what, write)
         if self._unsaved and "policy" not in self._unstored:
             await self._keep("policy", self._store_policies)
-        if not self._feed.source.remote:  # else `_poll_forever` does
+        if not self._feed.remote:  # else `_poll_forever` does
             await self._guarded("poll", self._feed.poll())
         self._facts = await asyncio.to_thread(self._look)
+        await self._guarded("guard", self._judge())
         control = self._config.control
         why = trigger(
             self._plan,
-            self._decide(),
+            self._decide(self._inputs()[0]),
             intensity_g_per_kwh=control.republish_intensity_g_per_kwh,
             profile_ratio=control.republish_profile_ratio,
         )
-        if self._override is not None and self._override.until <= self._wall():
-            self._override = None
-            await self._keep("override", self._store_override)
-            why = "override"
+        why = await self._end_what_is_over() or why
         if why is None and self.publisher.since_published_s() >= control.republish_s:
             why = "time"
         if why is not None:
             self._publish(why)
             await self._keep("policy", self._store_policies)
+            if self.blocks.pending:
+                await self._keep("blocks", self.blocks.flush)
         elif self.publisher.since_issued_s() >= control.ttl_s / RENEWALS_PER_TTL:
             self.publisher.renew()
+
+    async def _judge(self) -> None:
+        """A policy that makes answers worse is paused, until an operator resumes."""
+        if self._pause is not None:
+            return
+        reason = await asyncio.to_thread(self.guard.look)
+        if reason is None or self._pause is not None:  # an operator was faster
+            return
+        LOG.error("rolled back: %s", reason)
+        self._pause = reason
+        await self._wish("guard", "pause", self._store_pause, ITSELF, (None, reason))
 
     async def _poll_forever(self) -> None:
         poll_s = self._config.carbon.poll_s
@@ -202,71 +308,109 @@ class Loop:
 
     def _look(self) -> Facts:
         """Reads feed and store; in a thread of its own."""
-        control, levels = self._config.control, self._pack.levels
-        reasons: dict[str, str] = {}
         profile = self._facts.profile
+        reasons: dict[str, str] = {}
         try:
-            revision = self._store.revision  # before what it stands for is read
-            if revision != self._profiled:
-                profile = build(
-                    levels,
-                    self._store.measured(len(levels), self._pack.hash, control.profile_outcomes),
-                    prior_energy_joules=control.prior_energy_joules,
-                    prior_device_s=control.prior_device_s,
-                    prior_preference=control.prior_preference,
-                    min_outcomes=control.min_outcomes,
-                )
-                self._profiled = revision
+            profile, reasons = self._live.look(self._store, self._wall())
         except ControlError as error:
             reasons["profile"] = f"outcomes can't be read: {error}"
-        return Facts(self._feed.last(), self._feed.range(), profile, reasons)
+        horizon, why_none = self._facts.horizon, self._facts.no_horizon
+        try:
+            horizon, why_none = self._look_ahead(profile)
+        except ControlError as error:
+            reasons["budget"] = f"the quality budget is not kept up: {error}"
+        return Facts(self._feed.last(), self._feed.range(), profile, reasons, horizon, why_none)
+
+    def _look_ahead(self, profile: Sequence[LevelProfile]) -> tuple[Horizon | None, str]:
+        """(what the mode "bank" looks ahead at, why it can't)"""
+        if self.wishes.objective.mode != "bank":
+            self._budget.end()
+            return None, "not looked at yet"
+        counting = not self._held(self.blocks.now())
+        return self._budget.look(self._feed, profile, self._wall(), counting=counting)
+
+    def _held(self, block: Block | None) -> str:
+        """Why the decision is not applied: "shadow" or "block"; "" = it is."""
+        if self._config.control.shadow:
+            return "shadow"
+        return "block" if block is not None and block.arm == L0 else ""
 
     def _intensity(self) -> tuple[Intensity | None, bool]:
         """What to decide on, and whether an operator set it."""
         if self._override is None or self._override.until <= self._wall():
             return self._facts.intensity, False
-        zone, _, factor_type, signal = self._feed.source.series
+        zone, _, factor_type, signal = self._feed.series
         now = datetime.fromtimestamp(self._wall(), UTC)
         value = self._override.g_per_kwh
         return Intensity(value, zone, "override", factor_type, signal, now, True), True
 
-    def _decide(self) -> Plan:
-        value, overridden = self._intensity()
-        made = plan(
-            inputs_of(
-                self._config,
-                None if value is None else value.g_per_kwh,
-                self._facts.within,
-                self._facts.profile,
-                paused=self._pause is not None,
-            )
+    def _inputs(self) -> tuple[Inputs, Pin | None]:
+        """Everything to decide on, and what stands in for a decision."""
+        value, _ = self._intensity()
+        made = inputs_of(
+            self._config,
+            None if value is None else value.g_per_kwh,
+            self._facts.within,
+            self._facts.profile,
+            paused=self._pause is not None,
         )
+        last = self._plan
+        # What was decided, not what a block of L0 served in its place.
+        before = self._restored_shares if last is None else last.would_be or last.shares
+        made = self.wishes.objective.applied(made, self._pack.levels, before)
+        pin = self.wishes.pin_at(self._wall())
+        pinned = None if pin is None else pin.shares
+        block = self.blocks.now()
+        made = replace(
+            made,
+            pinned=pinned,
+            block=block.name if block else "",
+            held=self._held(block),
+            horizon=self._facts.horizon,
+            no_horizon=self._facts.no_horizon,
+        )
+        return made, pin
+
+    def _decide(self, inputs: Inputs) -> Plan:
+        _, overridden = self._intensity()
+        made = plan(inputs)
         reasons = self.reasons()
         reasons.pop("infeasible", None)
         reasons.pop("solver", None)  # those of the plan before
         if overridden:
-            reasons.pop("intensity", None)
-            reasons.pop("stale", None)
+            for kind in ("intensity", "stale", "fallback"):
+                reasons.pop(kind, None)
         return replace(made, degraded={**made.degraded, **reasons})
 
     def _publish(self, why: str) -> pb.Policy:
-        made = self._decide()
+        inputs, self._pin = self._inputs()
+        made = self._decide(inputs)
         if "solver" in made.degraded:
             LOG.error("%s", made.degraded["solver"])
         value, overridden = self._intensity()
         self._plan = made
         policy = self.publisher.publish(
-            made, value, overridden=overridden, pause_reason=self._pause, trigger=why
+            made,
+            value,
+            overridden=overridden,
+            pause_reason=self._pause,
+            trigger=why,
+            pin=self._pin,
         )
+        drill = "an operator overrode the intensity" if overridden else ""
+        self.blocks.published(inputs.block, "it was paused" if self._pause is not None else drill)
         number, body = version(policy), policy.SerializeToString()
-        self._unsaved[number] = (policy.epoch, number, policy.pack_hash, self._wall(), body)
+        self._unsaved[number] = (
+            *(policy.epoch, number, policy.pack_hash, self._wall(), body),
+            history.dump(inputs),
+        )
         while len(self._unsaved) > MAX_UNSAVED:
             del self._unsaved[next(iter(self._unsaved))]
         return policy
 
     def _store_policies(self) -> None:
         for number, row in list(self._unsaved.items()):
-            self._store.add_policy(*row)
+            self._store.add_policy(*row[:-1], inputs=row[-1])
             self._unsaved.pop(number, None)
 
     async def _keep(self, what: str, write: Callable[[], Any]) -> None:

@@ -2,12 +2,18 @@
 """Between the control plane's own types and those on the wire."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from sprout.carbon.intensity import Intensity
-from sprout.control.plan import Plan
+from sprout.control.objective import Objective
+from sprout.control.pin import Pin, Window
+from sprout.control.plan import Budget, Plan
+from sprout.control.rows import AuditEntry
 from sprout.optimize.floor import Range, basis_of_range
 from sprout.profile import LevelProfile
 from sprout.v1 import control_pb2 as pb
@@ -44,6 +50,45 @@ def intensity(value: Intensity, *, override: bool) -> pb.Intensity:
     )
 
 
+def pin(value: Pin, levels: Sequence[str]) -> pb.Pin:
+    until = None if value.until is None else timestamp(value.until)
+    shares = zip(levels, value.shares, strict=True)
+    return pb.Pin(
+        shares=[pb.LevelShare(level=level, share=share) for level, share in shares],
+        until=until,
+        reason=value.reason,
+        by=value.by,
+    )
+
+
+def window(value: Window) -> pb.Window:
+    return pb.Window(start=value.start, end=value.end, weekdays=value.weekdays, level=value.level)
+
+
+def objective(value: Objective) -> pb.Objective:
+    return pb.Objective(
+        xi=value.xi,
+        mode=value.mode,
+        control_share=value.control_share,
+        canary_share=value.canary_share,
+        max_shares=value.max_shares,
+        max_increase=value.max_increase,
+    )
+
+
+def audit_entry(number: int, entry: AuditEntry) -> pb.AuditEntry:
+    return pb.AuditEntry(
+        id=number,
+        time=timestamp(entry.time),
+        who=entry.who,
+        who_basis=entry.who_basis,
+        claimed=entry.claimed,
+        action=entry.action,
+        before_json=entry.before,
+        after_json=entry.after,
+    )
+
+
 def explanation(plan: Plan, trigger: str, pause_reason: str) -> pb.Explanation:
     """A number that is not known (nan) stays unset."""
     return pb.Explanation(
@@ -62,6 +107,13 @@ def explanation(plan: Plan, trigger: str, pause_reason: str) -> pb.Explanation:
         trigger=trigger,
         pause_reason=pause_reason,
         preference_basis=plan.preference_basis,
+        quality_price_g_per_point=plan.price_g_per_point,
+        budget=None if plan.budget is None else pb.Budget(**asdict(plan.budget)),
+        block=plan.block,
+        would_be=[
+            pb.LevelShare(level=p.level, share=share)
+            for p, share in zip(plan.profile, plan.would_be, strict=False)
+        ],
     )
 
 
@@ -75,17 +127,7 @@ def plan_of(policy: pb.Policy) -> Plan:
     return Plan(
         shares=tuple(s.share for s in policy.shares),
         profile=tuple(
-            LevelProfile(
-                level=p.level,
-                energy_joules=p.energy_joules,
-                device_seconds=p.device_seconds,
-                preference=p.preference,
-                energy_basis=p.energy_basis,
-                preference_basis=p.preference_basis,
-                outcomes=p.outcomes,
-                mean_output_tokens=p.mean_output_tokens,
-                energy_estimated=p.energy_estimated,
-            )
+            LevelProfile(**{each.name: _set(p, each.name) for each in fields(LevelProfile)})
             for p in why.profile
         ),
         intensity_g_per_kwh=policy.intensity.g_per_kwh if known else None,
@@ -101,21 +143,25 @@ def plan_of(policy: pb.Policy) -> Plan:
         control_share=policy.control_share,
         canary_share=policy.canary_share,
         degraded={str(i): reason for i, reason in enumerate(why.degraded)},
+        block=why.block,
+        would_be=tuple(s.share for s in why.would_be),
+        price_g_per_point=_set(why, "quality_price_g_per_point"),
+        budget=_budget(why.budget) if why.HasField("budget") else None,
     )
+
+
+def _budget(message: pb.Budget) -> Budget:
+    return Budget(**{each.name: getattr(message, each.name) for each in fields(Budget)})
 
 
 def _profile(p: LevelProfile) -> pb.LevelProfile:
-    return pb.LevelProfile(
-        level=p.level,
-        energy_joules=p.energy_joules,
-        device_seconds=p.device_seconds,
-        preference=p.preference,
-        energy_basis=p.energy_basis,
-        preference_basis=p.preference_basis,
-        outcomes=p.outcomes,
-        mean_output_tokens=p.mean_output_tokens,
-        energy_estimated=p.energy_estimated,
-    )
+    return pb.LevelProfile(**asdict(p))
+
+
+def _set(message: Any, name: str) -> Any:
+    """A field of a message; None: it is optional and unset."""
+    field = message.DESCRIPTOR.fields_by_name[name]
+    return getattr(message, name) if not field.has_presence or message.HasField(name) else None
 
 
 def _known(value: float) -> float:

@@ -10,11 +10,13 @@ import asyncio
 import logging
 import secrets
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 
 from sprout.carbon import Intensity
 from sprout.config import Config
 from sprout.control import messages
+from sprout.control.pin import Pin
 from sprout.control.plan import Plan
 from sprout.directives import Pack
 from sprout.v1 import control_pb2 as pb
@@ -44,7 +46,9 @@ class Publisher:
         self._published_at = self._issued_at = 0.0  # on `uptime`
         self._sent = 0
         self._wake = asyncio.Event()
-        self._closed = False
+        self.closed = asyncio.Event()  # nothing more will be published
+        self.watchers = 0  # now
+        self.published: Counter[str] = Counter()  # policies of this process, by trigger
 
     def policy(self) -> pb.Policy | None:
         """The policy in force with what it still has to live; None before the first one."""
@@ -68,17 +72,21 @@ class Publisher:
     async def watch(self) -> AsyncIterator[pb.Policy]:
         """The policy in force, then each that is sent. A slow watcher skips to the newest."""
         seen = 0
-        while not self._closed:
-            wake = self._wake
-            if self._sent != seen and (current := self.policy()) is not None:
-                seen = self._sent
-                yield current
-            else:
-                await wake.wait()
+        self.watchers += 1
+        try:
+            while not self.closed.is_set():
+                wake = self._wake
+                if self._sent != seen and (current := self.policy()) is not None:
+                    seen = self._sent
+                    yield current
+                else:
+                    await wake.wait()
+        finally:
+            self.watchers -= 1
 
     def close(self) -> None:
         """End every watch."""
-        self._closed = True
+        self.closed.set()
         self._wake.set()
 
     def publish(
@@ -89,9 +97,14 @@ class Publisher:
         overridden: bool,
         pause_reason: str | None,
         trigger: str,
+        pin: Pin | None = None,
     ) -> pb.Policy:
-        """Number a plan and put it in force at once. pause_reason: None = not paused."""
+        """Number a plan and put it in force at once.
+
+        pause_reason: None = not paused. pin: what made the shares, None = the solver.
+        """
         self._counter += 1
+        self.published[trigger] += 1
         policy = pb.Policy(
             epoch=self._epoch,
             counter=self._counter,
@@ -110,6 +123,8 @@ class Publisher:
             embodied_g_per_s=self._config.energy.embodied_g_per_s,
             explanation=messages.explanation(plan, trigger, pause_reason or ""),
         )
+        if pin is not None:
+            policy.explanation.pin.CopyFrom(messages.pin(pin, self._pack.levels))
         if intensity is not None:
             policy.intensity.CopyFrom(messages.intensity(intensity, override=overridden))
         self._policy = policy

@@ -16,9 +16,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from sprout.carbon import Feed, make_source
+from sprout.carbon import Feed, make_chain
 from sprout.config import Config, private_folder
+from sprout.control.exposition import Exposition
 from sprout.control.loop import Loop
+from sprout.control.metrics import registry_of
+from sprout.control.overview import Overview
 from sprout.control.server import Server
 from sprout.control.service import Service
 from sprout.control.store import Store
@@ -62,28 +65,34 @@ async def run(config: Config, stop: asyncio.Event) -> None:
 async def _run(config: Config, store: Store, port_file: Path, stop: asyncio.Event) -> None:
     control, carbon = config.control, config.carbon
     feed = Feed(
-        make_source(carbon),
+        make_chain(carbon),
         store,
-        max_age_s=carbon.max_age_s,
         range_mode=control.range_mode,
         range_hours=control.range_hours,
         range_min_hours=control.range_min_hours,
+        fallback=carbon.fallback,
+        history_hours=control.bank.hours if control.mode == "bank" else 0.0,
     )
     loop = Loop(config, store, feed)
-    server = Server(control, Service(feed.source.series[0], loop, store))
+    overview = Overview(feed.series[0], loop, store)
+    registry, counted = registry_of(loop, store, overview, asyncio.get_running_loop())
+    server = Server(control, Service(loop, store, overview, counted))
+    exposition = Exposition(control, registry)
+    overview.metrics_address = exposition.address
     await server.start()
     task = asyncio.create_task(loop.run())
     stopped = asyncio.create_task(stop.wait())
     try:
         _write(port_file, f"{server.port}\n")
         LOG.info("control plane on %s:%d", control.host, server.port)
+        LOG.info("metrics on %s", exposition.address)
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             task.result()  # it never returns: this raises what ended it
     finally:
         port_file.unlink(missing_ok=True)
         loop.publisher.close()
-        await server.stop(GRACE_S)
+        await asyncio.gather(server.stop(GRACE_S), asyncio.to_thread(exposition.stop))
         for each in (task, stopped):
             each.cancel()
             with suppress(asyncio.CancelledError, Exception):

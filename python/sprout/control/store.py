@@ -8,22 +8,28 @@ Commits are synced to disk (synchronous=FULL): agents forget what has been ackno
 """
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from sprout.carbon.intensity import Intensity, Series
+from sprout.control import propensity
 from sprout.control import tables as t
 from sprout.control.inbox import Row
+from sprout.control.recent import Recent
+from sprout.control.rows import AuditEntry, BlockRow, Feedback, Reading, Switchback
 from sprout.errors import ControlError
-from sprout.profile import NOTHING, Measured
+from sprout.profile import Measured, live
+from sprout.v1 import control_pb2 as pb
 
 # SQLite allows 32,766 bound values in a statement.
 LOOKUP = 10_000
@@ -47,6 +53,25 @@ ON CONFLICT (arm) DO UPDATE SET
     output_tokens = output_tokens + excluded.output_tokens,
     energy_estimated = max(energy_estimated, excluded.energy_estimated)
 """
+# Along the index `profile`, from its end: reads as many rows as it gives.
+_SAMPLES = """
+SELECT policy_version, id, energy_joules, device_seconds, input_tokens, output_tokens,
+    energy_estimated, stored_at
+FROM outcomes WHERE pack_hash = ? AND level = ? AND eligible = 1 ORDER BY id DESC LIMIT ?
+"""
+_RECENT = """
+SELECT * FROM (
+    SELECT node, level, eligible = 1 AND pack_hash = ?, stored_at,
+        opened_at + queue_seconds AS start, opened_at + queue_seconds + device_seconds AS end,
+        energy_joules, input_tokens, output_tokens
+    FROM outcomes ORDER BY id DESC LIMIT ?
+) WHERE stored_at > ?
+"""
+_ADD_ENDINGS = """
+INSERT INTO endings (arm, ending, outcomes)
+SELECT arm, ending, count(*) FROM outcomes WHERE id > ? GROUP BY arm, ending
+ON CONFLICT (arm, ending) DO UPDATE SET outcomes = outcomes + excluded.outcomes
+"""
 
 
 class Store:
@@ -56,6 +81,7 @@ class Store:
         self._path = path
         self.revision = 0  # moves with the outcomes kept: who saw this one has seen them all
         self._count = Lock()
+        self._propensities: dict[int, tuple[float, ...] | None] = {}
         self._write = Lock()  # one writer at a time, rather than SQLITE_BUSY among our own threads
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
         sa.event.listen(self._engine, "connect", _pragmas)
@@ -84,6 +110,7 @@ class Store:
             stored = db.exec_driver_sql(_ADD, values).rowcount
             if stored:
                 db.exec_driver_sql(_ADD_TOTALS, (before,))
+                db.exec_driver_sql(_ADD_ENDINGS, (before,))
         if stored:
             self._changed()
         return stored
@@ -109,35 +136,62 @@ class Store:
             rows = db.execute(sa.select(t.TOTALS).order_by(t.TOTALS.c.arm)).mappings()
             return [dict(row) for row in rows]
 
-    def measured(self, levels: int, pack_hash: int, newest: int) -> list[Measured]:
-        """Means of the newest eligible outcomes of each level of a pack, (levels,)."""
-        c = t.OUTCOMES.c
-        found = []
+    def endings(self) -> list[tuple[str, int, int]]:
+        """(arm, sprout.v1.Ending, how many) of all outcomes ever stored."""
         with self._reading() as db:
-            for level in range(levels):
-                last = (
-                    sa.select(
-                        c.energy_joules, c.device_seconds, c.output_tokens, c.energy_estimated
-                    )
-                    .where(c.pack_hash == pack_hash, c.level == level, c.eligible)
-                    .order_by(c.id.desc())
-                    .limit(newest)
-                    .subquery()
-                )
-                row = db.execute(
-                    sa.select(
-                        sa.func.count(),
-                        sa.func.avg(last.c.energy_joules),
-                        sa.func.avg(last.c.device_seconds),
-                        sa.func.avg(last.c.output_tokens),
-                        sa.func.max(last.c.energy_estimated),
-                    )
-                ).one()
-                count, joules, seconds, tokens, estimated = row
-                found.append(
-                    Measured(count, joules, seconds, tokens, bool(estimated)) if count else NOTHING
-                )
-        return found
+            rows = db.execute(sa.select(t.ENDINGS).order_by(t.ENDINGS.c.arm, t.ENDINGS.c.ending))
+            return [(row[0], row[1], row[2]) for row in rows]
+
+    def measured(
+        self,
+        levels: int,
+        pack_hash: int,
+        newest: int,
+        *,
+        half_life_outcomes: float = math.inf,
+        now: float | None = None,
+    ) -> list[Measured]:
+        """Estimates from the newest eligible outcomes of each level of a pack, (levels,).
+
+        newest: of each level, at most. half_life_outcomes: see live.py; inf: no decay.
+        now: seconds since 1970 that ages count to; default the clock's.
+        """
+        now = datetime.now(UTC).timestamp() if now is None else now
+        with self._reading() as db:
+            last = db.scalar(_LAST) or 0
+            found = [
+                db.exec_driver_sql(_SAMPLES, (t.signed(pack_hash), level, newest)).fetchall()
+                for level in range(levels)
+            ]
+            served = self._served(db, {row[0] for rows in found for row in rows})
+        return [
+            live.estimate(
+                _samples(rows, level, served, last, now), half_life_outcomes=half_life_outcomes
+            )
+            for level, rows in enumerate(found)
+        ]
+
+    def _served(self, db: sa.Connection, versions: set[int]) -> dict[int, tuple[float, ...] | None]:
+        """Propensities by policy version, as columns hold it. A policy never changes: kept."""
+        if len(self._propensities) > LOOKUP:
+            self._propensities = {}
+        wanted = sorted(versions - self._propensities.keys())
+        fresh = dict(self._propensities)
+        for first in range(0, len(wanted), LOOKUP):
+            part = wanted[first : first + LOOKUP]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT version, message FROM policies WHERE version IN ({marks})"  # noqa: S608
+            rows = db.exec_driver_sql(query, tuple(part))
+            fresh.update((row[0], propensity.served(row[1])) for row in rows)
+        self._propensities = fresh
+        return fresh
+
+    def recent(self, pack_hash: int, newest: int, since: float) -> Recent:
+        """The newest outcomes of all levels and arms that were stored after `since` (s, 1970)."""
+        with self._reading() as db:
+            # The limit first: whatever the time says, no more than this is read.
+            rows = db.exec_driver_sql(_RECENT, (t.signed(pack_hash), newest, since)).fetchall()
+        return Recent.of(rows)
 
     # --- policies ----------------------------------------------------------------------------
 
@@ -147,9 +201,19 @@ class Store:
             return int(db.scalar(sa.select(sa.func.max(t.POLICIES.c.epoch))) or 0)
 
     def add_policy(
-        self, epoch: int, version: int, pack_hash: int, issued_at: float, message: bytes
+        self,
+        epoch: int,
+        version: int,
+        pack_hash: int,
+        issued_at: float,
+        message: bytes,
+        *,
+        inputs: str = "",
     ) -> None:
-        """Store a policy (`message`: sprout.v1.Policy); once stored, again is no error."""
+        """Store a policy; once stored, again is no error.
+
+        message: sprout.v1.Policy. inputs: JSON of what it was solved from, "" = not known.
+        """
         insert = sqlite.insert(t.POLICIES).values(
             epoch=epoch,
             version=version,
@@ -159,6 +223,45 @@ class Store:
         )
         with self._writing() as db:
             db.execute(insert.on_conflict_do_nothing(index_elements=["version"]))
+            if inputs:
+                why = sqlite.insert(t.DECISIONS).values(version=version, inputs=inputs)
+                db.execute(why.on_conflict_do_nothing(index_elements=["version"]))
+
+    def decisions(
+        self, limit: int, *, before: int | None = None, version: int | None = None
+    ) -> list[tuple[int, bytes, str]]:
+        """(version, sprout.v1.Policy, inputs as JSON or ""), newest first.
+
+        before: older than this version alone. version: this one alone.
+        """
+        p, d = t.POLICIES.c, t.DECISIONS.c
+        query = (
+            sa.select(p.version, p.message, d.inputs)
+            .select_from(t.POLICIES.outerjoin(t.DECISIONS, p.version == d.version))
+            .order_by(p.version.desc())
+            .limit(limit)
+        )
+        if before is not None:
+            query = query.where(p.version < before)
+        if version is not None:
+            query = query.where(p.version == version)
+        with self._reading() as db:
+            return [(row[0], row[1], row[2] or "") for row in db.execute(query)]
+
+    # --- audit -------------------------------------------------------------------------------
+
+    def add_audit(self, entry: AuditEntry) -> None:
+        """Store one change; it can't be taken back."""
+        self._insert(t.AUDIT, [entry])
+
+    def audit(self, limit: int, *, before: int | None = None) -> list[tuple[int, AuditEntry]]:
+        """(id, entry), newest first. before: older than this id alone."""
+        columns = [t.AUDIT.c[name] for name in AuditEntry._fields]
+        query = sa.select(t.AUDIT.c.id, *columns).order_by(t.AUDIT.c.id.desc()).limit(limit)
+        if before is not None:
+            query = query.where(t.AUDIT.c.id < before)
+        with self._reading() as db:
+            return [(row[0], AuditEntry(*row[1:])) for row in db.execute(query)]
 
     # --- intensities -------------------------------------------------------------------------
 
@@ -202,6 +305,104 @@ class Store:
                 for time, g, estimated in db.execute(query)
             ]
 
+    # --- what proves a saving ------------------------------------------------------------------
+
+    def add_feedback(self, rows: Sequence[Feedback]) -> None:
+        """Store what people said of answers."""
+        self._insert(t.FEEDBACK, rows)
+
+    def add_readings(self, rows: Sequence[Reading]) -> None:
+        """Store nodes' energy counters."""
+        self._insert(t.READINGS, rows)
+
+    def add_blocks(self, rows: Sequence[BlockRow]) -> None:
+        """Store blocks of a switchback as they were."""
+        self._insert(t.BLOCKS, rows)
+
+    def add_switchback(self, row: Switchback) -> None:
+        """Store a schedule."""
+        self._insert(t.SWITCHBACKS, [row])
+
+    def last_switchback(self) -> Switchback | None:
+        """The schedule that was started last."""
+        columns = [t.SWITCHBACKS.c[name] for name in Switchback._fields]
+        query = sa.select(*columns).order_by(t.SWITCHBACKS.c.started_at.desc()).limit(1)
+        with self._reading() as db:
+            row = db.execute(query).one_or_none()
+        return None if row is None else Switchback(*row)
+
+    def policy_messages(self, versions: Sequence[int]) -> list[bytes]:
+        """sprout.v1.Policy of each version that is stored; at most LOOKUP of them."""
+        p = t.POLICIES.c
+        with self._reading() as db:
+            query = sa.select(p.message).where(p.version.in_(versions[:LOOKUP]))
+            return list(db.scalars(query))
+
+    def last_ids(self) -> tuple[int, int]:
+        """Of outcomes and feedback, to count from; 0: there are none."""
+        with self._reading() as db:
+            last = (db.scalar(sa.select(sa.func.max(x.c.id))) for x in (t.OUTCOMES, t.FEEDBACK))
+            outcome, feedback = (int(value or 0) for value in last)
+        return outcome, feedback
+
+    def truncations(self, after: int, up_to: int) -> list[tuple[int, str, int, int, int]]:
+        """(policy version, arm, level, outcomes, of them cut off at their token limit)."""
+        o = t.OUTCOMES.c
+        cut = sa.and_(
+            o.ending == pb.ENDING_DELIVERED, o.max_tokens > 0, o.output_tokens >= o.max_tokens
+        )
+        query = (
+            sa.select(o.policy_version, o.arm, o.level, sa.func.count(), sa.func.total(cut))
+            .where(o.id > after, o.id <= up_to)
+            .group_by(o.policy_version, o.arm, o.level)
+        )
+        with self._reading() as db:
+            return [(row[0], row[1], row[2], row[3], int(row[4])) for row in db.execute(query)]
+
+    def served(self, after: int, up_to: int, pack_hash: int) -> dict[int, int]:
+        """Requests by level, of a range of ids, that were drawn under a policy of this pack."""
+        o = t.OUTCOMES.c
+        query = (
+            sa.select(o.level, sa.func.count())
+            .where(o.id > after, o.id <= up_to, o.pack_hash == pack_hash, o.arm.like("L%"))
+            .group_by(o.level)
+        )
+        with self._reading() as db:
+            return {row[0]: row[1] for row in db.execute(query)}
+
+    def hourly_requests(self, since_hour: int, until_hour: int) -> dict[int, int]:
+        """Requests opened in each hour since 1970, since_hour <= hour < until_hour, but probes."""
+        o = t.OUTCOMES.c
+        hour = sa.cast(o.opened_at / 3600, sa.Integer)
+        query = (
+            sa.select(hour, sa.func.count())
+            .where(
+                o.opened_at >= 3600 * since_hour, o.opened_at < 3600 * until_hour, o.arm != "probe"
+            )
+            .group_by(hour)
+        )
+        with self._reading() as db:
+            return {row[0]: row[1] for row in db.execute(query)}
+
+    def feedback_counts(self, after: int, up_to: int) -> list[tuple[int, str, int, str, int]]:
+        """(policy version, arm, level, kind, requests)"""
+        f = t.FEEDBACK.c
+        query = (
+            sa.select(f.policy_version, f.arm, f.level, f.kind, sa.func.sum(f["count"]))
+            .where(f.id > after, f.id <= up_to)
+            .group_by(f.policy_version, f.arm, f.level, f.kind)
+        )
+        with self._reading() as db:
+            rows = db.execute(query)
+            return [(row[0], row[1], row[2], row[3], int(row[4])) for row in rows]
+
+    def _insert(self, table: sa.Table, rows: Sequence[Any]) -> None:
+        """NamedTuples whose fields are the table's columns; one that is there already stays."""
+        if rows:
+            insert = sqlite.insert(table).on_conflict_do_nothing()
+            with self._writing() as db:
+                db.execute(insert, [row._asdict() for row in rows])
+
     # --- settings that outlive a restart -----------------------------------------------------
 
     def setting(self, key: str) -> Any:
@@ -230,8 +431,18 @@ class Store:
                 (t.OUTCOMES, o.stored_at),
                 (t.INTENSITIES, t.INTENSITIES.c.stored_at),
                 (t.POLICIES, t.POLICIES.c.issued_at),
+                (t.FEEDBACK, t.FEEDBACK.c.time),
+                (t.READINGS, t.READINGS.c.time),
+                (t.BLOCKS, t.BLOCKS.c.ended_at),
             ):
                 removed += db.execute(table.delete().where(column < older_than)).rowcount
+            r = t.READINGS.c  # as many as outcomes, and a tenth of their size
+            spare = sa.select(r.time).order_by(r.time.desc()).offset(newest_outcomes).limit(1)
+            removed += db.execute(
+                t.READINGS.delete().where(r.time <= spare.scalar_subquery())
+            ).rowcount
+            kept = sa.select(t.POLICIES.c.version)
+            db.execute(t.DECISIONS.delete().where(t.DECISIONS.c.version.not_in(kept)))
             past = sa.select(o.id).order_by(o.id.desc()).offset(newest_outcomes).limit(1)
             last = db.scalar(past)
             if last is not None:
@@ -257,6 +468,33 @@ class Store:
     def _writing(self) -> Iterator[sa.Connection]:
         with self._translated(), self._write, self._engine.begin() as db:
             yield db
+
+
+def _samples(
+    rows: Sequence[Any],
+    level: int,
+    served: Mapping[int, tuple[float, ...] | None],
+    last: int,
+    now: float,
+) -> live.Samples:
+    """rows: as _SAMPLES gives them. last: the newest id of all outcomes."""
+
+    def propensity_of(version: int) -> float:
+        shares = served.get(version)
+        return shares[level] if shares is not None and level < len(shares) else math.nan
+
+    columns = np.array([row[1:] for row in rows], np.float64).reshape(-1, 7).T
+    ids, joules, seconds, inputs, outputs, estimated, stored_at = columns
+    return live.Samples(
+        age_outcomes=last - ids,
+        energy_joules=joules,
+        device_seconds=seconds,
+        input_tokens=inputs,
+        output_tokens=outputs,
+        propensity=np.array([propensity_of(row[0]) for row in rows], np.float64),
+        energy_estimated=bool(estimated.any()),
+        age_s=max(0.0, now - float(stored_at.max())) if len(rows) else math.nan,
+    )
 
 
 def _pragmas(connection: Any, _record: Any) -> None:

@@ -98,6 +98,93 @@ INTENSITIES = sa.Table(
     sa.Column("stored_at", sa.Double, nullable=False, index=True),
 )
 
+FEEDBACK = sa.Table(
+    "feedback",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),  # in the order of arrival
+    sa.Column("time", sa.Double, nullable=False, index=True),
+    sa.Column("kind", sa.Text, nullable=False),  # of rows.FEEDBACK_KINDS
+    sa.Column("level", sa.Integer, nullable=False),
+    sa.Column("policy_version", U64, nullable=False),
+    sa.Column("arm", sa.Text, nullable=False),
+    sa.Column("count", sa.BigInteger, nullable=False),
+)
+
+READINGS = sa.Table(
+    "readings",
+    METADATA,
+    sa.Column("node", sa.Text, primary_key=True),
+    sa.Column("time", sa.Double, primary_key=True),
+    sa.Column("metered_joules", sa.Double, nullable=False),
+    sa.Column("settled_joules", sa.Double, nullable=False),
+    sa.Column("idle_joules", sa.Double, nullable=False),
+    sa.Column("energy_estimated", sa.Boolean, nullable=False),
+    sa.Column("active", sa.BigInteger, nullable=False),
+    sa.Column("policy_version", U64, nullable=False),
+    sa.Index("readings_time", "time"),
+)
+
+SWITCHBACKS = sa.Table(
+    "switchbacks",
+    METADATA,
+    sa.Column("seed", sa.BigInteger, primary_key=True, autoincrement=False),
+    sa.Column("started_at", sa.Double, nullable=False),
+    sa.Column("block_s", sa.Double, nullable=False),
+    sa.Column("washout_s", sa.Double, nullable=False),
+    sa.Column("share", sa.Double, nullable=False),
+)
+
+BLOCKS = sa.Table(
+    "blocks",
+    METADATA,
+    sa.Column("seed", sa.BigInteger, primary_key=True),
+    sa.Column("number", sa.BigInteger, primary_key=True),
+    sa.Column("arm", sa.Text, nullable=False),
+    sa.Column("measured_from", sa.Double, nullable=False),
+    sa.Column("ended_at", sa.Double, nullable=False, index=True),
+    sa.Column("spoiled", sa.Text, nullable=False),
+)
+
+# Of all outcomes ever stored, like TOTALS.
+ENDINGS = sa.Table(
+    "endings",
+    METADATA,
+    sa.Column("arm", sa.Text, primary_key=True),
+    sa.Column("ending", sa.Integer, primary_key=True),  # sprout.v1.Ending
+    sa.Column("outcomes", sa.BigInteger, nullable=False),
+)
+
+# What each policy was solved from; goes with its policy.
+DECISIONS = sa.Table(
+    "decisions",
+    METADATA,
+    sa.Column("version", U64, primary_key=True),
+    sa.Column("inputs", sa.Text, nullable=False),  # JSON of sprout.control.plan.Inputs
+)
+
+# Never changed and never pruned: see the triggers below.
+AUDIT = sa.Table(
+    "audit",
+    METADATA,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("time", sa.Double, nullable=False),
+    sa.Column("who", sa.Text, nullable=False),
+    sa.Column("who_basis", sa.Text, nullable=False),
+    sa.Column("claimed", sa.Text, nullable=False),
+    sa.Column("action", sa.Text, nullable=False),
+    sa.Column("before", sa.Text, nullable=False),  # JSON
+    sa.Column("after", sa.Text, nullable=False),  # JSON
+)
+for _change in ("UPDATE", "DELETE"):
+    sa.event.listen(
+        AUDIT,
+        "after_create",
+        sa.DDL(  # type: ignore[no-untyped-call]
+            f"CREATE TRIGGER audit_no_{_change.lower()} BEFORE {_change} ON audit "
+            "BEGIN SELECT RAISE(ABORT, 'the audit is only ever added to'); END"
+        ),
+    )
+
 SETTINGS = sa.Table(
     "settings",
     METADATA,

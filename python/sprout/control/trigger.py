@@ -17,6 +17,8 @@ def trigger(
     ends = ((old.within.low, new.within.low), (old.within.high, new.within.high))
     what = {
         "pause": (old.active_constraint == "paused") != (new.active_constraint == "paused"),
+        "shadow": (old.active_constraint == "shadow") != (new.active_constraint == "shadow"),
+        "block": old.block != new.block,
         "degraded": set(old.degraded) != set(new.degraded),
         "intensity": _apart(old.intensity_g_per_kwh, new.intensity_g_per_kwh, reach),
         "range": any(_apart(_known(a), _known(b), reach) for a, b in ends),

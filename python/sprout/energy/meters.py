@@ -7,23 +7,19 @@ the agent, so that the interval in which no agent ran is metered too.
 
 import json
 import logging
-import os
+import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
-import psutil
-
-from sprout.config import Config
+from sprout.energy.tally import NOTHING, Memory
 
 log = logging.getLogger(__name__)
 
-STACK_PROCESSES = ("engine", "triton")  # whose energy a request costs; by their pid files
-STATE_FILE = "meter.json"
-REFRESH_S = 1.0
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
-_CPUCLOCK_SCHED = 2
+SAVE_S = 1.0
+MAX_SAID = 253  # characters that a status has for its meter
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Meter(Protocol):
@@ -34,100 +30,102 @@ class Meter(Protocol):
 
     @property
     def estimated(self) -> bool:
-        """True: computed from a declared model, nothing was measured."""
+        """True: at least in part computed from a declared model, not measured."""
 
     @property
     def prior_watts(self) -> float:
         """What the node is assumed to draw for a request before anything has been metered."""
 
     def read(self) -> float:
-        """Joules since the meter's start; never falls."""
+        """Joules since the meter's start; never falls, never raises."""
 
     def close(self) -> None:
         """Leave the state that the next meter goes on from."""
 
 
-class CpuModelMeter:
-    """Declared model: CPU seconds of the stack's processes times watts per core.
+class Part(Meter, Protocol):
+    """One source of readings: NVML, RAPL, Triton, the declared model."""
 
-    The processes are those named by `<pids>/{engine,triton}.pid` and their descendants (Triton's
-    stubs, where an engine may run too). None of them there means no energy, not an error. CPU
-    seconds are added up as differences per (pid, start time), so a process that dies takes nothing
-    back and one that is reborn adds its own; what it used after the last look is lost with it.
+    @property
+    def problem(self) -> str:
+        """Why its energy stands still at the moment; empty = it does not."""
 
-    A process born after the meter's start counts from its birth, an older one from when it is
-    first seen. `state` (a small file on memory-backed storage) carries sum and readings over.
+    def memory(self) -> Memory:
+        """What the same part goes on from after a restart."""
+
+
+OpenPart = Callable[[str, Memory], Part]  # by kind; PrerequisiteError where it can't be had
+
+
+class NodeMeter:
+    """The sum of the parts that are configured; estimated if any of them is.
+
+    `state` (a small file on memory-backed storage) carries sums and readings over a restart of the
+    agent. One that was left by other parts, or in an earlier boot, is not gone on from: the meter
+    starts at nought, as the settlement expects of another meter.
     """
-
-    name = "cpu_model"
-    estimated = True
 
     def __init__(
         self,
-        pids: Path,
-        watts_per_core: float,
+        kinds: Sequence[str],
+        open_part: OpenPart,
         *,
         state: Path | None = None,
-        cores: int | None = None,
+        note: str = "",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.prior_watts = watts_per_core * (cores or os.cpu_count() or 1)
-        self._pids = pids
-        self._watts_per_core = watts_per_core
-        self._state = state
-        self._clock = clock
-        self._joules = 0.0
-        self._since = _boot_ticks()
-        self._seen: dict[tuple[int, int], float] = {}  # (pid, start ticks) -> CPU seconds counted
-        self._refreshed = float("-inf")
+        """note: how these parts were chosen, for people. PrerequisiteError as the parts'."""
+        self._state, self._note, self._clock = state, note, clock
+        self._saved_at = float("-inf")
         self._save_failed = False
-        self._restore()
-        self.read()
+        remembered = {} if state is None else restore(state, kinds)
+        self._parts: dict[str, Part] = {}
+        try:
+            for kind in kinds:
+                self._parts[kind] = open_part(kind, remembered.get(kind, NOTHING))
+        except BaseException:
+            for part in self._parts.values():
+                part.close()
+            raise
+        self.name = " + ".join(part.name for part in self._parts.values())
+        self.estimated = any(part.estimated for part in self._parts.values())
+        self.prior_watts = math.fsum(part.prior_watts for part in self._parts.values())
+
+    @property
+    def said(self) -> str:
+        """For the log and the status: what is read, why that, and what is wrong with it now."""
+        problems = "; ".join(p.problem for p in self._parts.values() if p.problem)
+        text = self.name + (f"; {problems}" if problems else "") + self._note
+        return text if len(text) <= MAX_SAID else f"{text[: MAX_SAID - 1]}…"
 
     def read(self) -> float:
-        """Joules since the meter's start. Microseconds; once a second it looks for processes."""
+        joules = math.fsum(part.read() for part in self._parts.values())
         now = self._clock()
-        refresh = now - self._refreshed >= REFRESH_S
-        if refresh:
-            self._refreshed = now
-            self._look()
-        cpu_s = 0.0
-        for key, before in list(self._seen.items()):
-            after = cpu_seconds(key[0])
-            if after is None or after < before:  # dead, or its pid is another's by now
-                del self._seen[key]
-            else:
-                cpu_s += after - before
-                self._seen[key] = after
-        self._joules += cpu_s * self._watts_per_core
-        if refresh:
+        if now - self._saved_at >= SAVE_S:
+            self._saved_at = now
             self._save()
-        return self._joules
+        return joules
 
     def close(self) -> None:
         self.read()
         self._save()
-
-    def _look(self) -> None:
-        for pid in stack_pids(self._pids):
-            born = start_ticks(pid)
-            if born is None or (pid, born) in self._seen:
-                continue
-            counted = 0.0 if born >= self._since else cpu_seconds(pid)
-            if counted is not None:
-                self._seen[pid, born] = counted
+        for part in self._parts.values():
+            part.close()
 
     def _save(self) -> None:
         if self._state is None:
             return
-        body = {
-            "since": self._since,
-            "joules": self._joules,
-            "seen": [[pid, born, cpu_s] for (pid, born), cpu_s in self._seen.items()],
-        }
+        parts = {}
+        for kind, part in self._parts.items():
+            memory = part.memory()
+            parts[kind] = {
+                "joules": memory.joules,
+                "counters": dict(memory.counters),
+                "since_ticks": memory.since_ticks,
+            }
         fresh = self._state.with_suffix(".new")
         try:
-            fresh.write_text(json.dumps(body))
+            fresh.write_text(json.dumps({"boot": boot_id(), "parts": parts}))
             fresh.replace(self._state)
         except OSError as error:  # only a restart of the agent would miss it
             if not self._save_failed:
@@ -136,64 +134,34 @@ class CpuModelMeter:
         else:
             self._save_failed = False
 
-    def _restore(self) -> None:
-        if self._state is None or not self._state.exists():
-            return
-        try:
-            body = json.loads(self._state.read_text())
-            since, joules = int(body["since"]), float(body["joules"])
-            seen = {(int(p), int(b)): float(c) for p, b, c in body["seen"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            log.warning("meter: %s is unreadable, starting at 0 J: %s", self._state, error)
-            return
-        if since > self._since or joules < 0:  # from before a reboot
-            return
-        self._since, self._joules = since, joules
-        self._seen = {key: c for key, c in seen.items() if start_ticks(key[0]) == key[1]}
 
-
-def meter(cfg: Config) -> Meter:
-    """The meter that the configuration names."""
-    return CpuModelMeter(
-        cfg.stack.state / "pids",
-        cfg.energy.watts_per_core,
-        state=cfg.stack.shm / STATE_FILE,
-        cores=cfg.engine.threads or None,
-    )
-
-
-def stack_pids(pids: Path, names: Iterable[str] = STACK_PROCESSES) -> set[int]:
-    """The processes named by pid files and all their descendants, as far as they live."""
-    found: set[int] = set()
-    for name in names:
-        try:
-            pid = int((pids / f"{name}.pid").read_text())
-            root = psutil.Process(pid)
-            found.update([pid, *(child.pid for child in root.children(recursive=True))])
-        except (OSError, ValueError, psutil.Error):
-            continue  # not started, stopped, or stopping under our eyes
+def restore(state: Path, kinds: Sequence[str]) -> dict[str, Memory]:
+    """What a meter of these kinds left in this boot, by kind; {} = nothing to go on from."""
+    if not state.exists():
+        return {}
+    try:
+        body = json.loads(state.read_text())
+        if body["boot"] != boot_id():
+            return {}
+        found = {kind: _memory(part) for kind, part in body["parts"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        log.warning("meter: %s is unreadable, starting at 0 J: %s", state, error)
+        return {}
+    if set(found) != set(kinds):
+        log.warning("meter: another one was read here before; starting at 0 J")
+        return {}
     return found
 
 
-def cpu_seconds(pid: int) -> float | None:
-    """User plus system seconds of a process, all threads, past ones too; None if it is gone.
-
-    The process's CPU clock (clock_getcpuclockid(3)): nanoseconds where /proc counts in 10 ms.
-    """
-    try:
-        return time.clock_gettime((~pid << 3) | _CPUCLOCK_SCHED)
-    except OSError:
-        return None
+def boot_id() -> str:
+    return _BOOT_ID.read_text().strip()
 
 
-def start_ticks(pid: int) -> int | None:
-    """When a process started, in clock ticks since boot (/proc/PID/stat field 22); None: gone."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
-    except OSError:
-        return None
-    return int(stat[stat.rindex(b")") + 2 :].split()[19])
-
-
-def _boot_ticks() -> int:
-    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * _TICKS_PER_S)
+def _memory(body: Mapping[str, Any]) -> Memory:
+    counters = {str(name): float(raw) for name, raw in body["counters"].items()}
+    memory = Memory(float(body["joules"]), counters, body["since_ticks"])
+    if not all(math.isfinite(v) and v >= 0 for v in (memory.joules, *counters.values())):
+        raise ValueError("it holds what no meter can have read")
+    if not isinstance(memory.since_ticks, int | None):
+        raise ValueError("since_ticks is no number of ticks")
+    return memory

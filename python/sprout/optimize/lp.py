@@ -3,13 +3,14 @@
 
     minimise  c . x      c (levels,)  grams of CO2e per request at each level
     subject   q . x >= floor           q (levels,)  preference share of each level
-              sum x = 1, 0 <= x <= 1
+              sum x = 1, lower <= x <= upper      0 and 1 unless there are caps
 
-HiGHS solves it by dual simplex. One inequality leaves at most two levels non-zero, so the optimum
-is also known by enumeration: the best of all feasible single levels and of all pairs that straddle
-the floor. The two are compared each time. Where they differ the enumeration's answer is used, which
-is plain arithmetic and feasible by construction, and `Solution.mismatch` says so. Where several
-mixes are equally cheap HiGHS may return any; the enumeration picks that of the highest preference.
+HiGHS solves it by dual simplex, in a model that is kept and changed in place. One inequality leaves
+at most two levels off their bounds, so the optimum is also known by enumeration. The two are
+compared each time. The enumeration's answer is the one that is used: plain arithmetic, feasible by
+construction, and the same for the same inputs whatever was solved before, so that a stored decision
+can be solved again. Where the two differ, `Solution.mismatch` says how. Where several mixes are
+equally cheap HiGHS may stop at any; the enumeration picks that of the highest preference.
 
 The shares are of the requests that are *under the policy*: the control group gets L0 by a draw of
 its own before levels are drawn. It is deliberately not counted towards the floor, so that the
@@ -19,15 +20,15 @@ treated requests meet the floor by themselves.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import product
 
-import highspy
 import numpy as np
 
 from sprout.errors import InfeasibleError
+from sprout.optimize.caps import NO_CAPS, Caps
+from sprout.optimize.closed_form import TOLERANCE, closed_form, dot, most_preferred
+from sprout.optimize.program import INFINITY, OPTIMAL, Found, Program
 
-# Relative to the largest cost or preference: what floating point may differ by.
-TOLERANCE = 1e-7
+SUM, FLOOR = 0, 1  # the rows
 
 
 @dataclass(frozen=True)
@@ -35,105 +36,166 @@ class Solution:
     """The cheapest feasible mix; among equally cheap ones, that of the highest preference."""
 
     shares: tuple[float, ...]  # (levels,), sums to 1
-    active: str  # "quality": the floor costs something; "none": it does not
+    active: str  # "quality": the floor costs something; "caps": they alone do; "none": nothing does
+    # What the last point of the floor cost, >= 0: grams per request that a floor lower by one point
+    # (0.01 q0) would save. 0 where the floor does not bind.
+    price_g_per_point: float
+    status: str  # HiGHS's own word
+    binding_caps: tuple[str, ...] = ()  # "least L2", "most L1", "step L1", ...
     mismatch: str | None = None  # how HiGHS and the closed form differ; None: they agree
 
 
-def solve(costs: Sequence[float], preferences: Sequence[float], floor: float) -> Solution:
-    """Solve for costs (levels,) >= 0 and preferences (levels,) >= 0.
+class PaperModel:
+    """The program for a number of levels, warm. For one thread at a time."""
 
-    Raises ValueError for lengths that differ, nothing at all, negative or non-finite numbers;
-    InfeasibleError if the floor is above every level's preference.
-    """
-    _check(costs, preferences, floor)
-    # HiGHS's tolerances are absolute (1e-7) and a request costs some 1e-5 g: scale to about 1.
-    cost_scale = max(costs) or 1.0
-    preference_scale = max(preferences) or 1.0
-    c = [cost / cost_scale for cost in costs]
-    q = [preference / preference_scale for preference in preferences]
-    bound = floor / preference_scale
-    if bound > max(q) + TOLERANCE:
-        raise InfeasibleError(
-            f"quality floor {floor:.4f} is above every level's preference (at most "
-            f"{max(preferences):.4f})"
+    def __init__(self, levels: int) -> None:
+        if levels < 1:
+            raise ValueError(f"at least one level is needed: {levels}")
+        self.levels = levels
+        self._bounds = self._free = ((0.0,) * levels, (1.0,) * levels)
+        self._program = Program(
+            costs=np.zeros(levels),
+            lower=np.zeros(levels),
+            upper=np.ones(levels),
+            row_lower=np.array([1.0, 0.0]),
+            row_upper=np.array([1.0, INFINITY]),
+            starts=np.array([0, levels, 2 * levels], dtype=np.int32),
+            indices=np.tile(np.arange(levels, dtype=np.int32), 2),
+            # A coefficient of 0 would be dropped, and so could not be changed in place.
+            values=np.ones(2 * levels),
         )
-    bound = min(bound, max(q))
+        self._q = [1.0] * levels
 
-    exact = closed_form(c, q, bound)
-    shares, mismatch = exact, None
-    try:
-        found = _highs(c, q, bound)
-    except RuntimeError as error:
-        mismatch = f"HiGHS: {error}"
-    else:
-        gap = _dot(c, found) - _dot(c, exact)
-        short = bound - _dot(q, found)
-        if abs(gap) > 10 * TOLERANCE or short > 10 * TOLERANCE:
-            mismatch = (
-                f"HiGHS costs {gap * cost_scale:+.3g} against the closed form, "
-                f"floor missed by {max(short, 0.0) * preference_scale:.3g}"
+    def solve(
+        self,
+        costs: Sequence[float],
+        preferences: Sequence[float],
+        floor: float,
+        caps: Caps = NO_CAPS,
+        previous: Sequence[float] | None = None,
+    ) -> Solution:
+        """Solve for costs (levels,) >= 0 in g, preferences (levels,) >= 0 and floor = q_lb.
+
+        `previous` (levels,) is the mix that `caps.step` is counted from; None: no limit.
+        Raises ValueError for lengths that differ and negative or non-finite numbers;
+        InfeasibleError if no mix within the caps meets the floor: by how much, and what is in the
+        way.
+        """
+        _check(costs, preferences, floor, self.levels)
+        free = caps is NO_CAPS or caps == NO_CAPS
+        bounds = self._free if free else caps.bounds(self.levels, previous)
+        # HiGHS's tolerances are absolute and a request costs some 1e-5 g: scale to about 1.
+        cost_scale = max(costs) or 1.0
+        q_scale = max(preferences) or 1.0
+        c = [cost / cost_scale for cost in costs]
+        q = [preference / q_scale for preference in preferences]
+        most = max(q) if free else dot(q, most_preferred(c, q, *bounds))
+        wanted = floor / q_scale
+        if wanted > most + TOLERANCE:
+            raise InfeasibleError(
+                _why(preferences, floor, most * q_scale, None if free else caps, previous)
             )
-        elif max(abs(x - y) for x, y in zip(found, exact, strict=True)) < 1e-6:
-            shares = found  # not a tie
-    active = "quality" if _dot(c, shares) > min(c) + TOLERANCE else "none"
-    return Solution(shares, active, mismatch)
+        wanted = min(wanted, most)
+
+        shares, price = closed_form(c, q, wanted, *(() if free else bounds))
+        found = self._highs(c, q, wanted, bounds)
+        mismatch = None
+        if found.status != OPTIMAL:
+            mismatch = f"HiGHS: {found.status}"
+        else:
+            gap, short = found.objective - dot(c, shares), wanted - dot(q, found.x)
+            if abs(gap) > 10 * TOLERANCE or short > 10 * TOLERANCE:
+                mismatch = (
+                    f"HiGHS costs {gap * cost_scale:+.3g} g against the closed form, "
+                    f"floor missed by {max(short, 0.0) * q_scale:.3g}"
+                )
+        if price > TOLERANCE:
+            active = "quality"
+        else:
+            price = 0.0
+            active = "caps" if not free and dot(c, shares) > min(c) + TOLERANCE else "none"
+        return Solution(
+            shares,
+            active,
+            price_g_per_point=price * cost_scale / q_scale * preferences[0] / 100,
+            status=found.status,
+            binding_caps=() if free else caps.binding(shares, previous),
+            mismatch=mismatch,
+        )
+
+    def _highs(
+        self,
+        c: list[float],
+        q: list[float],
+        floor: float,
+        bounds: tuple[tuple[float, ...], tuple[float, ...]],
+    ) -> Found:
+        program = self._program
+        program.set_costs(np.array(c))
+        if bounds != self._bounds:
+            program.set_bounds(np.array(bounds[0]), np.array(bounds[1]))
+            self._bounds = bounds
+        if q != self._q:
+            for i, value in enumerate(q):
+                program.set_value(FLOOR, i, value)
+            self._q = q
+        program.set_row(FLOOR, floor, INFINITY)
+        return program.run_twice()
 
 
-def closed_form(c: Sequence[float], q: Sequence[float], floor: float) -> tuple[float, ...]:
-    """The optimum by enumeration; ties go to the higher preference, then to the earlier level."""
-    levels = range(len(c))
-    candidates = [_unit(len(c), {i: 1.0}) for i in levels if q[i] >= floor - TOLERANCE]
-    for a, b in product(levels, levels):
-        if q[a] >= floor > q[b]:
-            t = (floor - q[b]) / (q[a] - q[b])
-            candidates.append(_unit(len(c), {a: t, b: 1.0 - t}))
-    if not candidates:
-        raise InfeasibleError(f"quality floor {floor:.4f} is above every level's preference")
-    best = min(_dot(c, x) for x in candidates)
-    ties = [x for x in candidates if _dot(c, x) <= best + 1e-9 * (1.0 + abs(best))]
-    return max(ties, key=lambda x: (round(_dot(q, x), 9), x))
+def solve(
+    costs: Sequence[float],
+    preferences: Sequence[float],
+    floor: float,
+    caps: Caps = NO_CAPS,
+    previous: Sequence[float] | None = None,
+) -> Solution:
+    """`PaperModel.solve` with a model of its own: for callers that solve once."""
+    if not costs:
+        raise ValueError("0 costs: want as many as preferences, >= 1")
+    return PaperModel(len(costs)).solve(costs, preferences, floor, caps, previous)
 
 
-def _highs(c: Sequence[float], q: Sequence[float], floor: float) -> tuple[float, ...]:
-    """(levels,) shares by dual simplex. RuntimeError unless optimal."""
-    n = len(c)
-    lp = highspy.HighsLp()
-    lp.num_col_, lp.num_row_ = n, 2
-    lp.col_cost_ = np.asarray(c, dtype=np.float64)
-    lp.col_lower_, lp.col_upper_ = np.zeros(n), np.ones(n)
-    lp.row_lower_ = np.array([1.0, floor])
-    lp.row_upper_ = np.array([1.0, highspy.kHighsInf])
-    lp.a_matrix_.format_ = highspy.MatrixFormat.kRowwise
-    lp.a_matrix_.start_ = np.array([0, n, 2 * n])
-    lp.a_matrix_.index_ = np.tile(np.arange(n), 2)
-    lp.a_matrix_.value_ = np.concatenate([np.ones(n), np.asarray(q, dtype=np.float64)])
-    highs = highspy.Highs()  # type: ignore[no-untyped-call]
-    highs.setOptionValue("output_flag", False)
-    highs.setOptionValue("threads", 1)
-    highs.setOptionValue("solver", "simplex")
-    highs.setOptionValue("simplex_strategy", 1)  # dual, serial
-    highs.passModel(lp)
-    highs.run()
-    status = highs.getModelStatus()
-    if status != highspy.HighsModelStatus.kOptimal:
-        raise RuntimeError(highs.modelStatusToString(status))
-    # Simplex noise around 0 is no share.
-    shares = [x if (x := float(v)) > 1e-12 else 0.0 for v in highs.getSolution().col_value]
-    total = math.fsum(shares)
-    return tuple(x / total for x in shares)
+def _why(
+    preferences: Sequence[float],
+    floor: float,
+    most: float,
+    caps: Caps | None,
+    previous: Sequence[float] | None,
+) -> str:
+    """Which constraint leaves no mix, and by how much."""
+    top = max(preferences)
+    if caps is None or top < floor:
+        return (
+            f"quality floor {floor:.4f} is above every level's preference (at most {top:.4f}), "
+            f"by {floor - top:.4f}"
+        )
+    enough = [
+        name
+        for name, fewer in caps.without().items()
+        if _most(preferences, fewer, previous) >= floor
+    ]
+    way = " or ".join(enough) + ("" if len(enough) > 1 else " alone") if enough else "several caps"
+    return (
+        f"quality floor {floor:.4f} is {floor - most:.4f} above the most that the caps allow "
+        f"({most:.4f}); in the way: {way}"
+    )
 
 
-def _check(costs: Sequence[float], preferences: Sequence[float], floor: float) -> None:
-    if not costs or len(costs) != len(preferences):
-        raise ValueError(f"{len(costs)} costs, {len(preferences)} preferences: want as many, >= 1")
-    for what, values in (("cost", costs), ("preference", preferences), ("floor", [floor])):
-        if any(not math.isfinite(v) or v < 0 for v in values):
-            raise ValueError(f"{what} must be finite and not negative: {list(values)}")
+def _most(preferences: Sequence[float], caps: Caps, previous: Sequence[float] | None) -> float:
+    try:
+        bounds = caps.bounds(len(preferences), previous)
+    except InfeasibleError:
+        return -math.inf
+    return dot(preferences, most_preferred(preferences, preferences, *bounds))
 
 
-def _unit(n: int, parts: dict[int, float]) -> tuple[float, ...]:
-    return tuple(parts.get(i, 0.0) for i in range(n))
-
-
-def _dot(a: Sequence[float], b: Sequence[float]) -> float:
-    return math.fsum(x * y for x, y in zip(a, b, strict=True))
+def _check(costs: Sequence[float], preferences: Sequence[float], floor: float, levels: int) -> None:
+    if not len(costs) == len(preferences) == levels:
+        raise ValueError(
+            f"{len(costs)} costs, {len(preferences)} preferences: want as many, {levels}"
+        )
+    for what, values in (("cost", costs), ("preference", preferences), ("floor", (floor,))):
+        for v in values:
+            if not 0 <= v < math.inf:  # nan is neither
+                raise ValueError(f"{what} must be finite and not negative: {list(values)}")

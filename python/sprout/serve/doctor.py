@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is installed, found and reachable on this machine, and what to do about what is not."""
 
+import asyncio
 import ctypes
 import importlib.metadata
 import os
@@ -13,9 +14,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from sprout.carbon import check as carbon
 from sprout.channel import control_address
 from sprout.config import Config
-from sprout.errors import SproutError
+from sprout.energy import choose, embodied
+from sprout.energy.nvml import NvmlMeter
+from sprout.errors import PrerequisiteError, SproutError
 from sprout.serve import bundle, ports, weights
 from sprout.serve.state import StackPaths, lock_owner, read_stack
 
@@ -55,7 +59,9 @@ def examine(cfg: Config) -> Iterator[Finding]:
         _ports,
         _render,
         _control_plane,
+        _carbon,
         _meter,
+        _accounting,
         _gpu,
     ):
         yield from _guarded(check, cfg)
@@ -196,16 +202,45 @@ def _render(cfg: Config) -> Iterator[Finding]:
 
 
 def _meter(cfg: Config) -> Iterator[Finding]:
-    watts = cfg.energy.watts_per_core
-    yield Finding(
-        "meter",
-        Mark.NOTE,
-        f"a declared model, {watts:g} W per core: receipts say estimated",
-        "set energy.watts_per_core to your CPU's",
-    )
+    """What is read, and every meter that could be."""
+    kinds, note = choose.chosen(cfg)
+    absent: list[str] = []
+    for found in choose.survey(cfg):
+        named = found.kind in kinds
+        what = f"meter {found.kind}"
+        if isinstance(found, choose.Found):
+            yield Finding(what, Mark.OK, f"{found.name}{f', in use{note}' if named else ''}")
+            continue
+        # Triton starts after the agent, which waits for it.
+        bad = named and found.kind != "triton"
+        absent += [found.kind] if bad else []
+        yield Finding(what, Mark.BAD if bad else Mark.NOTE, found.reason, found.remedy)
+    if absent:
+        problem = f"energy.meters names {', '.join(absent)}: the agent will not start"
+        yield Finding("meter", Mark.BAD, problem, "see above, or leave it out")
+    elif "cpu_model" in kinds:
+        yield Finding(
+            "meter",
+            Mark.NOTE,
+            f"a declared model, {cfg.energy.watts_per_core:g} W per core: receipts say estimated",
+            "set energy.watts_per_core to your CPU's",
+        )
+    else:
+        yield Finding("meter", Mark.OK, " + ".join(kinds))
 
 
-def _gpu(_: Config) -> Iterator[Finding]:
+def _accounting(cfg: Config) -> Iterator[Finding]:
+    """What grams are made of besides joules and intensity."""
+    energy = cfg.energy
+    stated = bool(energy.pue_basis)
+    remedy = "" if stated else "set energy.pue and energy.pue_basis (its source)"
+    yield Finding("pue", Mark.OK if stated else Mark.NOTE, energy.pue_said, remedy)
+    stated = energy.embodied_g_per_s > 0
+    remedy = "" if stated else "set energy.embodied_device, or energy.embodied_g_per_s"
+    yield Finding("embodied", Mark.OK if stated else Mark.NOTE, energy.embodied_said, remedy)
+
+
+def _gpu(cfg: Config) -> Iterator[Finding]:
     try:
         ctypes.CDLL("libnvidia-ml.so.1")
     except OSError:
@@ -213,6 +248,29 @@ def _gpu(_: Config) -> Iterator[Finding]:
         return
     devices = sorted(Path("/dev").glob("nvidia[0-9]*"))
     yield Finding("gpu", Mark.OK, f"NVML found, {len(devices)} device(s)")
+    try:
+        meter = NvmlMeter(cfg.energy.gpus)
+    except PrerequisiteError:  # the meter's own line says why
+        return
+    meter.close()
+    device = cfg.energy.embodied_device
+    for model in sorted(set(meter.models)):
+        match = embodied.match(model)
+        if isinstance(match, embodied.Unmatched):
+            remedy = "energy.embodied_g_per_s, from its maker's footprint"
+            yield Finding("gpu embodied", Mark.NOTE, match.reason, remedy)
+        elif match != device:
+            said = f"here is a {model}; energy.embodied_device is {device or 'not set'}"
+            yield Finding("gpu embodied", Mark.NOTE, said, f'set it to "{match}"')
+        else:
+            yield Finding("gpu embodied", Mark.OK, f"{model}: {match}")
+
+
+def _carbon(cfg: Config) -> Iterator[Finding]:
+    """Every configured source is asked once. Without any, requests are served at L0."""
+    for check in asyncio.run(carbon.check(cfg.carbon)):
+        mark = Mark.OK if check.value is not None else Mark.BAD if check.final else Mark.NOTE
+        yield Finding(f"carbon: {check.source}", mark, check.found, check.remedy)
 
 
 def _control_plane(cfg: Config) -> Iterator[Finding]:

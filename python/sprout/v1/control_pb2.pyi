@@ -32,6 +32,15 @@ class Ending(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ENDING_CANCELLED: _ClassVar[Ending]
     ENDING_FAILED: _ClassVar[Ending]
     ENDING_LOST: _ClassVar[Ending]
+
+class FeedbackKind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    FEEDBACK_KIND_UNSPECIFIED: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_THUMBS_UP: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_THUMBS_DOWN: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_REGENERATE: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_RETRY: _ClassVar[FeedbackKind]
+    FEEDBACK_KIND_TRUNCATED: _ClassVar[FeedbackKind]
 FACTOR_TYPE_UNSPECIFIED: FactorType
 FACTOR_TYPE_DIRECT: FactorType
 FACTOR_TYPE_LIFECYCLE: FactorType
@@ -44,6 +53,12 @@ ENDING_ABANDONED: Ending
 ENDING_CANCELLED: Ending
 ENDING_FAILED: Ending
 ENDING_LOST: Ending
+FEEDBACK_KIND_UNSPECIFIED: FeedbackKind
+FEEDBACK_KIND_THUMBS_UP: FeedbackKind
+FEEDBACK_KIND_THUMBS_DOWN: FeedbackKind
+FEEDBACK_KIND_REGENERATE: FeedbackKind
+FEEDBACK_KIND_RETRY: FeedbackKind
+FEEDBACK_KIND_TRUNCATED: FeedbackKind
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ("node",)
@@ -120,7 +135,7 @@ class Intensity(_message.Message):
     def __init__(self, g_per_kwh: _Optional[float] = ..., zone: _Optional[str] = ..., source: _Optional[str] = ..., factor_type: _Optional[_Union[FactorType, str]] = ..., signal: _Optional[_Union[Signal, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated: _Optional[bool] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason", "preference_basis")
+    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason", "preference_basis", "pin", "quality_price_g_per_point", "budget", "block", "would_be")
     K0_MIN_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     K0_MAX_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     RANGE_BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -136,6 +151,11 @@ class Explanation(_message.Message):
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
     PAUSE_REASON_FIELD_NUMBER: _ClassVar[int]
     PREFERENCE_BASIS_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    QUALITY_PRICE_G_PER_POINT_FIELD_NUMBER: _ClassVar[int]
+    BUDGET_FIELD_NUMBER: _ClassVar[int]
+    BLOCK_FIELD_NUMBER: _ClassVar[int]
+    WOULD_BE_FIELD_NUMBER: _ClassVar[int]
     k0_min_g_per_kwh: float
     k0_max_g_per_kwh: float
     range_basis: str
@@ -151,10 +171,31 @@ class Explanation(_message.Message):
     trigger: str
     pause_reason: str
     preference_basis: str
-    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ..., preference_basis: _Optional[str] = ...) -> None: ...
+    pin: Pin
+    quality_price_g_per_point: float
+    budget: Budget
+    block: str
+    would_be: _containers.RepeatedCompositeFieldContainer[LevelShare]
+    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ..., preference_basis: _Optional[str] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., quality_price_g_per_point: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., block: _Optional[str] = ..., would_be: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ...) -> None: ...
+
+class Budget(_message.Message):
+    __slots__ = ("target", "hours", "carry_request_points", "expected_preference", "short_request_points", "basis")
+    TARGET_FIELD_NUMBER: _ClassVar[int]
+    HOURS_FIELD_NUMBER: _ClassVar[int]
+    CARRY_REQUEST_POINTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    SHORT_REQUEST_POINTS_FIELD_NUMBER: _ClassVar[int]
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    target: float
+    hours: int
+    carry_request_points: float
+    expected_preference: float
+    short_request_points: float
+    basis: str
+    def __init__(self, target: _Optional[float] = ..., hours: _Optional[int] = ..., carry_request_points: _Optional[float] = ..., expected_preference: _Optional[float] = ..., short_request_points: _Optional[float] = ..., basis: _Optional[str] = ...) -> None: ...
 
 class LevelProfile(_message.Message):
-    __slots__ = ("level", "energy_joules", "device_seconds", "preference", "energy_basis", "preference_basis", "outcomes", "mean_output_tokens", "energy_estimated")
+    __slots__ = ("level", "energy_joules", "device_seconds", "preference", "energy_basis", "preference_basis", "outcomes", "mean_output_tokens", "energy_estimated", "mean_input_tokens", "effective_outcomes", "energy_se_joules", "age_s")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     ENERGY_JOULES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -164,6 +205,10 @@ class LevelProfile(_message.Message):
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     MEAN_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ENERGY_ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    MEAN_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    EFFECTIVE_OUTCOMES_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_SE_JOULES_FIELD_NUMBER: _ClassVar[int]
+    AGE_S_FIELD_NUMBER: _ClassVar[int]
     level: str
     energy_joules: float
     device_seconds: float
@@ -173,7 +218,11 @@ class LevelProfile(_message.Message):
     outcomes: int
     mean_output_tokens: float
     energy_estimated: bool
-    def __init__(self, level: _Optional[str] = ..., energy_joules: _Optional[float] = ..., device_seconds: _Optional[float] = ..., preference: _Optional[float] = ..., energy_basis: _Optional[str] = ..., preference_basis: _Optional[str] = ..., outcomes: _Optional[int] = ..., mean_output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ...) -> None: ...
+    mean_input_tokens: float
+    effective_outcomes: float
+    energy_se_joules: float
+    age_s: float
+    def __init__(self, level: _Optional[str] = ..., energy_joules: _Optional[float] = ..., device_seconds: _Optional[float] = ..., preference: _Optional[float] = ..., energy_basis: _Optional[str] = ..., preference_basis: _Optional[str] = ..., outcomes: _Optional[int] = ..., mean_output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., mean_input_tokens: _Optional[float] = ..., effective_outcomes: _Optional[float] = ..., energy_se_joules: _Optional[float] = ..., age_s: _Optional[float] = ...) -> None: ...
 
 class Outcome(_message.Message):
     __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens")
@@ -303,7 +352,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("zone", "degraded", "reasons", "policy", "outcomes", "nodes", "started_at", "version", "arms")
+    __slots__ = ("zone", "degraded", "reasons", "policy", "outcomes", "nodes", "started_at", "version", "arms", "objective", "objective_set", "pin", "schedule", "metrics_address")
     ZONE_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
@@ -313,6 +362,11 @@ class Status(_message.Message):
     STARTED_AT_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ARMS_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    OBJECTIVE_SET_FIELD_NUMBER: _ClassVar[int]
+    PIN_FIELD_NUMBER: _ClassVar[int]
+    SCHEDULE_FIELD_NUMBER: _ClassVar[int]
+    METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
     zone: str
     degraded: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
@@ -322,7 +376,12 @@ class Status(_message.Message):
     started_at: _timestamp_pb2.Timestamp
     version: str
     arms: _containers.RepeatedCompositeFieldContainer[ArmTotals]
-    def __init__(self, zone: _Optional[str] = ..., degraded: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., outcomes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmTotals, _Mapping]]] = ...) -> None: ...
+    objective: Objective
+    objective_set: _containers.RepeatedScalarFieldContainer[str]
+    pin: Pin
+    schedule: _containers.RepeatedCompositeFieldContainer[Window]
+    metrics_address: str
+    def __init__(self, zone: _Optional[str] = ..., degraded: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., outcomes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmTotals, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., objective_set: _Optional[_Iterable[str]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., schedule: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., metrics_address: _Optional[str] = ...) -> None: ...
 
 class ArmTotals(_message.Message):
     __slots__ = ("arm", "outcomes", "energy_joules", "carbon_g", "output_tokens", "energy_estimated")
@@ -341,19 +400,210 @@ class ArmTotals(_message.Message):
     def __init__(self, arm: _Optional[str] = ..., outcomes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ...) -> None: ...
 
 class PauseRequest(_message.Message):
-    __slots__ = ("reason",)
+    __slots__ = ("reason", "actor")
     REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
     reason: str
-    def __init__(self, reason: _Optional[str] = ...) -> None: ...
+    actor: str
+    def __init__(self, reason: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
 
 class ResumeRequest(_message.Message):
+    __slots__ = ("actor",)
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    def __init__(self, actor: _Optional[str] = ...) -> None: ...
+
+class OverrideIntensityRequest(_message.Message):
+    __slots__ = ("g_per_kwh", "ttl", "actor")
+    G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    g_per_kwh: float
+    ttl: _duration_pb2.Duration
+    actor: str
+    def __init__(self, g_per_kwh: _Optional[float] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class Objective(_message.Message):
+    __slots__ = ("xi", "mode", "control_share", "canary_share", "max_shares", "max_increase")
+    class MaxSharesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    XI_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_SHARE_FIELD_NUMBER: _ClassVar[int]
+    CANARY_SHARE_FIELD_NUMBER: _ClassVar[int]
+    MAX_SHARES_FIELD_NUMBER: _ClassVar[int]
+    MAX_INCREASE_FIELD_NUMBER: _ClassVar[int]
+    xi: float
+    mode: str
+    control_share: float
+    canary_share: float
+    max_shares: _containers.ScalarMap[str, float]
+    max_increase: float
+    def __init__(self, xi: _Optional[float] = ..., mode: _Optional[str] = ..., control_share: _Optional[float] = ..., canary_share: _Optional[float] = ..., max_shares: _Optional[_Mapping[str, float]] = ..., max_increase: _Optional[float] = ...) -> None: ...
+
+class SetObjectiveRequest(_message.Message):
+    __slots__ = ("objective", "reset", "actor", "reason")
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    RESET_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    objective: Objective
+    reset: bool
+    actor: str
+    reason: str
+    def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., reset: _Optional[bool] = ..., actor: _Optional[str] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class SetObjectiveResponse(_message.Message):
+    __slots__ = ("objective", "policy")
+    OBJECTIVE_FIELD_NUMBER: _ClassVar[int]
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    objective: Objective
+    policy: Policy
+    def __init__(self, objective: _Optional[_Union[Objective, _Mapping]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+
+class Pin(_message.Message):
+    __slots__ = ("shares", "until", "reason", "by")
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    shares: _containers.RepeatedCompositeFieldContainer[LevelShare]
+    until: _timestamp_pb2.Timestamp
+    reason: str
+    by: str
+    def __init__(self, shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., until: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., reason: _Optional[str] = ..., by: _Optional[str] = ...) -> None: ...
+
+class PinRequest(_message.Message):
+    __slots__ = ("shares", "ttl", "reason", "actor")
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    TTL_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    shares: _containers.RepeatedCompositeFieldContainer[LevelShare]
+    ttl: _duration_pb2.Duration
+    reason: str
+    actor: str
+    def __init__(self, shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., reason: _Optional[str] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class UnpinRequest(_message.Message):
+    __slots__ = ("actor",)
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    actor: str
+    def __init__(self, actor: _Optional[str] = ...) -> None: ...
+
+class Window(_message.Message):
+    __slots__ = ("start", "end", "weekdays", "level")
+    START_FIELD_NUMBER: _ClassVar[int]
+    END_FIELD_NUMBER: _ClassVar[int]
+    WEEKDAYS_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    start: str
+    end: str
+    weekdays: _containers.RepeatedScalarFieldContainer[str]
+    level: str
+    def __init__(self, start: _Optional[str] = ..., end: _Optional[str] = ..., weekdays: _Optional[_Iterable[str]] = ..., level: _Optional[str] = ...) -> None: ...
+
+class SetScheduleRequest(_message.Message):
+    __slots__ = ("windows", "actor")
+    WINDOWS_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    windows: _containers.RepeatedCompositeFieldContainer[Window]
+    actor: str
+    def __init__(self, windows: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class ListDecisionsRequest(_message.Message):
+    __slots__ = ("page_size", "before_version", "version")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    before_version: int
+    version: int
+    def __init__(self, page_size: _Optional[int] = ..., before_version: _Optional[int] = ..., version: _Optional[int] = ...) -> None: ...
+
+class Decision(_message.Message):
+    __slots__ = ("policy", "inputs_json")
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    INPUTS_JSON_FIELD_NUMBER: _ClassVar[int]
+    policy: Policy
+    inputs_json: str
+    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ..., inputs_json: _Optional[str] = ...) -> None: ...
+
+class ListDecisionsResponse(_message.Message):
+    __slots__ = ("decisions", "next_before_version")
+    DECISIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_BEFORE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    decisions: _containers.RepeatedCompositeFieldContainer[Decision]
+    next_before_version: int
+    def __init__(self, decisions: _Optional[_Iterable[_Union[Decision, _Mapping]]] = ..., next_before_version: _Optional[int] = ...) -> None: ...
+
+class ListAuditRequest(_message.Message):
+    __slots__ = ("page_size", "before_id")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_ID_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    before_id: int
+    def __init__(self, page_size: _Optional[int] = ..., before_id: _Optional[int] = ...) -> None: ...
+
+class AuditEntry(_message.Message):
+    __slots__ = ("id", "time", "who", "who_basis", "claimed", "action", "before_json", "after_json")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    WHO_BASIS_FIELD_NUMBER: _ClassVar[int]
+    CLAIMED_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_JSON_FIELD_NUMBER: _ClassVar[int]
+    AFTER_JSON_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    time: _timestamp_pb2.Timestamp
+    who: str
+    who_basis: str
+    claimed: str
+    action: str
+    before_json: str
+    after_json: str
+    def __init__(self, id: _Optional[int] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., who: _Optional[str] = ..., who_basis: _Optional[str] = ..., claimed: _Optional[str] = ..., action: _Optional[str] = ..., before_json: _Optional[str] = ..., after_json: _Optional[str] = ...) -> None: ...
+
+class ListAuditResponse(_message.Message):
+    __slots__ = ("entries", "next_before_id")
+    ENTRIES_FIELD_NUMBER: _ClassVar[int]
+    NEXT_BEFORE_ID_FIELD_NUMBER: _ClassVar[int]
+    entries: _containers.RepeatedCompositeFieldContainer[AuditEntry]
+    next_before_id: int
+    def __init__(self, entries: _Optional[_Iterable[_Union[AuditEntry, _Mapping]]] = ..., next_before_id: _Optional[int] = ...) -> None: ...
+
+class WatchStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...
 
-class OverrideIntensityRequest(_message.Message):
-    __slots__ = ("g_per_kwh", "ttl")
-    G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
-    TTL_FIELD_NUMBER: _ClassVar[int]
-    g_per_kwh: float
-    ttl: _duration_pb2.Duration
-    def __init__(self, g_per_kwh: _Optional[float] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ...) -> None: ...
+class Feedback(_message.Message):
+    __slots__ = ("kind", "level", "policy_version", "arm", "count")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    ARM_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    kind: FeedbackKind
+    level: int
+    policy_version: int
+    arm: str
+    count: int
+    def __init__(self, kind: _Optional[_Union[FeedbackKind, str]] = ..., level: _Optional[int] = ..., policy_version: _Optional[int] = ..., arm: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
+
+class ReportFeedbackRequest(_message.Message):
+    __slots__ = ("feedback",)
+    FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    feedback: _containers.RepeatedCompositeFieldContainer[Feedback]
+    def __init__(self, feedback: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
+
+class ReportFeedbackResponse(_message.Message):
+    __slots__ = ("stored",)
+    STORED_FIELD_NUMBER: _ClassVar[int]
+    stored: int
+    def __init__(self, stored: _Optional[int] = ...) -> None: ...

@@ -70,6 +70,46 @@ class ControlStub:
                 request_serializer=sprout_dot_v1_dot_control__pb2.OverrideIntensityRequest.SerializeToString,
                 response_deserializer=sprout_dot_v1_dot_control__pb2.Policy.FromString,
                 _registered_method=True)
+        self.SetObjective = channel.unary_unary(
+                '/sprout.v1.Control/SetObjective',
+                request_serializer=sprout_dot_v1_dot_control__pb2.SetObjectiveRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.SetObjectiveResponse.FromString,
+                _registered_method=True)
+        self.Pin = channel.unary_unary(
+                '/sprout.v1.Control/Pin',
+                request_serializer=sprout_dot_v1_dot_control__pb2.PinRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.Policy.FromString,
+                _registered_method=True)
+        self.Unpin = channel.unary_unary(
+                '/sprout.v1.Control/Unpin',
+                request_serializer=sprout_dot_v1_dot_control__pb2.UnpinRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.Policy.FromString,
+                _registered_method=True)
+        self.SetSchedule = channel.unary_unary(
+                '/sprout.v1.Control/SetSchedule',
+                request_serializer=sprout_dot_v1_dot_control__pb2.SetScheduleRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.Policy.FromString,
+                _registered_method=True)
+        self.ListDecisions = channel.unary_unary(
+                '/sprout.v1.Control/ListDecisions',
+                request_serializer=sprout_dot_v1_dot_control__pb2.ListDecisionsRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.ListDecisionsResponse.FromString,
+                _registered_method=True)
+        self.ListAudit = channel.unary_unary(
+                '/sprout.v1.Control/ListAudit',
+                request_serializer=sprout_dot_v1_dot_control__pb2.ListAuditRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.ListAuditResponse.FromString,
+                _registered_method=True)
+        self.WatchStatus = channel.unary_stream(
+                '/sprout.v1.Control/WatchStatus',
+                request_serializer=sprout_dot_v1_dot_control__pb2.WatchStatusRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.Status.FromString,
+                _registered_method=True)
+        self.ReportFeedback = channel.unary_unary(
+                '/sprout.v1.Control/ReportFeedback',
+                request_serializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -126,6 +166,63 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetObjective(self, request, context):
+        """What the loop decides by, in place of the configuration; outlives restarts. FAILED_PRECONDITION
+        for what this control plane can't do yet. The objective in force is in the Status.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pin(self, request, context):
+        """One mix for everything, until the time to live runs out. The floor is still reported, and not
+        enforced. The kill switch stands above a pin, a pin above the schedule.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Unpin(self, request, context):
+        """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetSchedule(self, request, context):
+        """Daily windows, each with a level for everything; replaces the schedule before it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListDecisions(self, request, context):
+        """Policies of the past, newest first, each with the inputs that it was solved from.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAudit(self, request, context):
+        """Who changed what, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchStatus(self, request, context):
+        """The status at once, then whenever it has changed, at most once a second.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportFeedback(self, request, context):
+        """How people took the answers: counts, never texts. Whoever serves the answers reports them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -163,6 +260,46 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.OverrideIntensity,
                     request_deserializer=sprout_dot_v1_dot_control__pb2.OverrideIntensityRequest.FromString,
                     response_serializer=sprout_dot_v1_dot_control__pb2.Policy.SerializeToString,
+            ),
+            'SetObjective': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetObjective,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.SetObjectiveRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.SetObjectiveResponse.SerializeToString,
+            ),
+            'Pin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pin,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.PinRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.Policy.SerializeToString,
+            ),
+            'Unpin': grpc.unary_unary_rpc_method_handler(
+                    servicer.Unpin,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.UnpinRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.Policy.SerializeToString,
+            ),
+            'SetSchedule': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetSchedule,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.SetScheduleRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.Policy.SerializeToString,
+            ),
+            'ListDecisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListDecisions,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.ListDecisionsRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.ListDecisionsResponse.SerializeToString,
+            ),
+            'ListAudit': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAudit,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.ListAuditRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.ListAuditResponse.SerializeToString,
+            ),
+            'WatchStatus': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchStatus,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.WatchStatusRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.Status.SerializeToString,
+            ),
+            'ReportFeedback': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportFeedback,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -354,6 +491,222 @@ class Control:
             '/sprout.v1.Control/OverrideIntensity',
             sprout_dot_v1_dot_control__pb2.OverrideIntensityRequest.SerializeToString,
             sprout_dot_v1_dot_control__pb2.Policy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetObjective(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/SetObjective',
+            sprout_dot_v1_dot_control__pb2.SetObjectiveRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.SetObjectiveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/Pin',
+            sprout_dot_v1_dot_control__pb2.PinRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.Policy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Unpin(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/Unpin',
+            sprout_dot_v1_dot_control__pb2.UnpinRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.Policy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetSchedule(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/SetSchedule',
+            sprout_dot_v1_dot_control__pb2.SetScheduleRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.Policy.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListDecisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/ListDecisions',
+            sprout_dot_v1_dot_control__pb2.ListDecisionsRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.ListDecisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAudit(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/ListAudit',
+            sprout_dot_v1_dot_control__pb2.ListAuditRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.ListAuditResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/sprout.v1.Control/WatchStatus',
+            sprout_dot_v1_dot_control__pb2.WatchStatusRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportFeedback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/ReportFeedback',
+            sprout_dot_v1_dot_control__pb2.ReportFeedbackRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.ReportFeedbackResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -15,23 +15,32 @@ joules declared elsewhere would make an unmeasured level look free or ruinous.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from sprout.profile.energy import MarginalEnergy
 
 PRIOR = "prior"
 RESCALED = "prior, scaled to the measured levels"
 MEASURED = "measured"
+MARGINAL = "marginal, at the present load"  # e alone; from a profile that `sprout profile` made
 PREFERENCE_PRIOR = "prior, not this model"
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Means over the newest eligible outcomes of one level."""
+    """Means over the newest eligible outcomes of one level; how they are made: live.py."""
 
     outcomes: int
-    energy_joules: float  # per request
+    energy_joules: float  # per request, attributed
     device_seconds: float  # per request
     output_tokens: float
     energy_estimated: bool  # at least one came from a declared model, not from a meter
+    input_tokens: float = 0.0
+    # None: not known, or too few to say.
+    effective_outcomes: float | None = None  # so many of equal weight would say as much
+    energy_se_joules: float | None = None  # standard error of `energy_joules`
+    device_se_s: float | None = None
+    age_s: float | None = None  # since the newest one
 
 
 NOTHING = Measured(0, 0.0, 0.0, 0.0, False)
@@ -43,11 +52,15 @@ class LevelProfile:
     energy_joules: float  # e, per request, on the node
     device_seconds: float  # p, per request
     preference: float  # q
-    energy_basis: str  # PRIOR, RESCALED or MEASURED; of p too
+    energy_basis: str  # PRIOR, RESCALED or MEASURED, of p too; or MARGINAL
     preference_basis: str
     outcomes: int  # eligible ones seen, at most `profile_outcomes`
     mean_output_tokens: float
     energy_estimated: bool
+    mean_input_tokens: float = 0.0
+    effective_outcomes: float | None = None  # None: nothing was measured
+    energy_se_joules: float | None = None  # of a measured e
+    age_s: float | None = None  # since the newest outcome: a level without traffic grows old
 
 
 def build(
@@ -85,9 +98,29 @@ def build(
                 outcomes=m.outcomes,
                 mean_output_tokens=m.output_tokens,
                 energy_estimated=m.energy_estimated if known[i] else True,
+                mean_input_tokens=m.input_tokens,
+                effective_outcomes=m.effective_outcomes,
+                energy_se_joules=m.energy_se_joules if known[i] else None,
+                age_s=m.age_s,
             )
         )
     return tuple(rows)
+
+
+def decide_on(
+    rows: Sequence[LevelProfile], energies: Sequence[MarginalEnergy]
+) -> tuple[LevelProfile, ...]:
+    """The profile to decide on: e becomes marginal, p and q stay. Receipts keep the attributed."""
+    return tuple(
+        replace(
+            row,
+            energy_joules=e.joules,
+            energy_basis=MARGINAL,
+            energy_estimated=e.estimated,
+            energy_se_joules=None,
+        )
+        for row, e in zip(rows, energies, strict=True)
+    )
 
 
 def moved(old: Sequence[LevelProfile], new: Sequence[LevelProfile], ratio: float) -> bool:

@@ -1,0 +1,301 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a span of real serving used and saved: read from the store, nothing is changed.
+
+Two figures of saving, never mixed. *Attributed*: receipts of requests under the policy against
+those of the control group. *Carbon saved*: whole nodes in a switchback. See proof/.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from sprout.carbon.intensity import Series
+from sprout.control import guard as live
+from sprout.control.archive import Archive, Span, Sums
+from sprout.control.node_energy import Grid, Sci, cells, intensity, sci
+from sprout.control.notes import Note
+from sprout.proof.attributed import Effect, Group, Moments, compare, moments
+from sprout.proof.capacity import Freed, freed
+from sprout.proof.guard import Tally
+from sprout.proof.interval import Absent
+from sprout.proof.switchback import Cell, System, estimate
+
+CONTROL = "control"
+PARTS_S = (60.0, 300.0, 900.0, 3600.0, 6 * 3600.0, 86_400.0)
+MAX_PARTS = 200  # of a timeline
+SEED = 20_240_312  # of the resampling: the same store gives the same report
+NO_DRAW = Absent(
+    "no policy in force drew requests both into a control group (control.control_share) and under "
+    "itself"
+)
+# Quantity -> (its sum, the sum of its squares) of a row.
+QUANTITIES: dict[str, Callable[[Sums], tuple[float, float]]] = {
+    "joules": lambda s: (s.joules, s.joules2),
+    "grams": lambda s: (s.grams, s.grams2),
+    "tokens": lambda s: (s.tokens, s.tokens2),
+    "device_seconds": lambda s: (s.device_s, s.device_s2),
+}
+GROUPINGS = ("arm", "level", "task", "zone")
+
+
+@dataclass(frozen=True)
+class Line:
+    """Sums over the requests of one arm, level, task or zone; probes have a line of their own."""
+
+    name: str
+    requests: int
+    joules: float
+    grams: float
+    without_grams: int  # requests whose intensity was not known: in no grams
+    tokens: float  # of output
+    device_seconds: float
+    estimated: bool  # at least one request's joules are a model's
+
+
+@dataclass(frozen=True)
+class SeriesLine:
+    """What policies said of the grid, by series: they are never mixed."""
+
+    zone: str
+    source: str
+    factor_type: str
+    signal: str
+    seconds: float
+    low_g_per_kwh: float
+    mean_g_per_kwh: float  # over time
+    high_g_per_kwh: float
+    estimated: bool  # at least one value
+
+
+@dataclass(frozen=True)
+class Shadow:
+    """What was decided and not applied, weighted by the requests that were served meanwhile."""
+
+    requests: int
+    would_be: dict[str, float]  # share by level
+    would_save_g: float  # per request, expected from the profile: nothing was measured
+    would_save_fraction: float
+
+
+@dataclass(frozen=True)
+class GuardState:
+    rolled_back: str  # why; "" = it is not
+    tallies: dict[str, tuple[Tally, Tally]]  # by kind: (policy, L0), over the span
+
+
+@dataclass(frozen=True)
+class Part:
+    """Of the timeline."""
+
+    start: float  # seconds since 1970
+    requests: dict[str, int]  # by arm
+    joules: float
+    grams: float
+    g_per_kwh: float  # mean over time; nan: not known
+
+
+@dataclass(frozen=True)
+class Report:
+    span: Span
+    part_s: float
+    lines: dict[str, list[Line]]  # by grouping
+    series: list[SeriesLine]
+    attributed: dict[str, Effect | Absent]  # by quantity, less device seconds
+    attributed_estimated: bool
+    compared: int  # requests in the attributed comparison
+    system: System | Absent
+    system_estimated: bool
+    blocks: int  # stored of the switchback in the span
+    left_out: dict[str, int]  # blocks, or nodes in blocks, by reason
+    capacity: Freed | Absent
+    shadow: Shadow | None
+    guard: GuardState
+    sci: Sci | None
+    timeline: list[Part]
+
+
+def make(archive: Archive, span: Span) -> Report:
+    """Read everything once. ControlError where the store can't be read."""
+    sums = archive.sums(span)
+    in_span = archive.notes(span)
+    known = {n.version: n for n in in_span}
+    missing = sorted({s.policy_version for s in sums} - known.keys() - {0})
+    known |= {n.version: n for n in archive.notes_of(missing)}
+    grid, readings, blocks = Grid(in_span), archive.readings(span), archive.blocks(span)
+    arms = {name: compared(sums, known, name) for name in QUANTITIES}
+    measured, left_out = cells(blocks, readings, known, grid, archive.requests)
+    watched = sci(readings, span, grid, archive.requests)
+    part_s = next((s for s in PARTS_S if (span.until - span.since) / s <= MAX_PARTS), PARTS_S[-1])
+    nodes = len(archive.requests(span))
+    drawn = [s for s in sums if drawn_as(s, known) is not None]
+    return Report(
+        span=span,
+        part_s=part_s,
+        lines={by: lines(sums, known, by) for by in GROUPINGS},
+        series=series(grid, span),
+        attributed={
+            name: compare(*pair) if drawn else NO_DRAW
+            for name, pair in arms.items()
+            if name != "device_seconds"
+        },
+        attributed_estimated=any(s.estimated for s in drawn),
+        compared=sum(s.requests for s in drawn),
+        system=_system(measured, in_span, blocks_run=bool(blocks)),
+        system_estimated=watched is not None and watched.estimated,
+        blocks=len(blocks),
+        left_out=left_out,
+        capacity=freed(*arms["device_seconds"], replicas=nodes) if drawn and nodes else NO_DRAW,
+        shadow=shadow(sums, known),
+        guard=_guard(archive, span, sums, known),
+        sci=watched,
+        timeline=_timeline(archive, span, part_s, grid),
+    )
+
+
+def drawn_as(row: Sums, known: dict[int, Note]) -> str | None:
+    """ "policy" or "control" where a fair draw between the two put these requests; else None."""
+    made = known.get(row.policy_version)
+    if made is None or made.standing != "policy":
+        return None
+    if not (made.control_probability > 0 and made.policy_probability > 0):
+        return None
+    if row.arm == CONTROL:
+        return CONTROL
+    return "policy" if row.arm == f"L{row.level}" else None
+
+
+def compared(
+    sums: Sequence[Sums], known: dict[int, Note], quantity: str
+) -> tuple[Moments, Moments]:
+    """(under the policy, in the control group) of one quantity.
+
+    For grams, requests whose intensity was not known are left out: their policies did not know it
+    either, so they are left out of both arms.
+    """
+    groups: dict[str, list[Group]] = {"policy": [], CONTROL: []}
+    for row in sums:
+        arm = drawn_as(row, known)
+        if arm is None or (quantity == "grams" and row.with_grams == 0):
+            continue
+        made = known[row.policy_version]
+        chance = made.control_probability if arm == CONTROL else made.policy_probability
+        count = row.with_grams if quantity == "grams" else row.requests
+        groups[arm].append(Group(chance, count, *QUANTITIES[quantity](row)))
+    return moments(groups["policy"]), moments(groups[CONTROL])
+
+
+def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
+    """Grouped by arm, level, task or zone, the most requests first."""
+    names: dict[str, Callable[[Sums], str]] = {
+        "arm": lambda s: s.arm,
+        "level": lambda s: "probe" if s.arm == "probe" else f"L{s.level}",
+        "task": lambda s: "probe" if s.arm == "probe" else s.task or "none given",
+        "zone": lambda s: known[s.policy_version].zone if s.policy_version in known else "unknown",
+    }
+    groups: dict[str, list[Sums]] = {}
+    for row in sums:
+        groups.setdefault(names[by](row), []).append(row)
+    made = [
+        Line(
+            name=name,
+            requests=sum(s.requests for s in rows),
+            joules=math.fsum(s.joules for s in rows),
+            grams=math.fsum(s.grams for s in rows),
+            without_grams=sum(s.requests - s.with_grams for s in rows),
+            tokens=math.fsum(s.tokens for s in rows),
+            device_seconds=math.fsum(s.device_s for s in rows),
+            estimated=any(s.estimated for s in rows),
+        )
+        for name, rows in groups.items()
+    ]
+    return sorted(made, key=lambda line: (-line.requests, line.name))
+
+
+def series(grid: Grid, span: Span) -> list[SeriesLine]:
+    """Of the intensities that policies were decided on; an operator's drills are none."""
+    found: dict[Series, list[tuple[float, Note]]] = {}
+    for seconds, made in grid.pieces(span):
+        if made is not None and made.series is not None and intensity(made) is not None:
+            found.setdefault(made.series, []).append((seconds, made))
+    out = []
+    for own, pieces in found.items():
+        values = [made.g_per_kwh or 0.0 for _, made in pieces]
+        seconds = math.fsum(s for s, _ in pieces)
+        mean = math.fsum(s * g for (s, _), g in zip(pieces, values, strict=True)) / seconds
+        estimated = any(made.intensity_estimated for _, made in pieces)
+        out.append(SeriesLine(*own, seconds, min(values), mean, max(values), estimated))
+    return sorted(out, key=lambda line: -line.seconds)
+
+
+def shadow(sums: Sequence[Sums], known: dict[int, Note]) -> Shadow | None:
+    """None: no request was served in shadow mode."""
+    served: Counter[int] = Counter()
+    for row in sums:
+        made = known.get(row.policy_version)
+        if made is not None and made.standing == "shadow" and row.arm != "probe":
+            served[row.policy_version] += row.requests
+    total = sum(served.values())
+    if not total:
+        return None
+    would_be: dict[str, float] = {}
+    saved = l0 = 0.0
+    for version, count in served.items():
+        made = known[version]
+        for level, share in zip(made.levels, made.would_be, strict=False):
+            would_be[level] = would_be.get(level, 0.0) + share * count / total
+        saved += (made.expected_l0_g - made.expected_g) * count / total
+        l0 += made.expected_l0_g * count / total
+    return Shadow(total, would_be, saved, saved / l0 if l0 > 0 else 0.0)
+
+
+def _system(
+    measured: Sequence[Cell], notes: Sequence[Note], *, blocks_run: bool
+) -> System | Absent:
+    if not blocks_run:
+        return Absent("no switchback ran (control.switchback)")
+    ratios = {n.pue for n in notes}
+    if len(ratios) > 1:
+        return Absent(f"the PUE changed in the span: {sorted(ratios)}")
+    return estimate(measured, pue=ratios.pop() if ratios else math.nan, seed=SEED)
+
+
+def _guard(
+    archive: Archive, span: Span, sums: Sequence[Sums], known: dict[int, Note]
+) -> GuardState:
+    requests: live.Requests = Counter()
+    cut: live.Requests = Counter()
+    for s in sums:
+        requests[s.policy_version, s.arm, s.level] += s.requests
+        cut[s.policy_version, s.arm, s.level] += s.truncated
+    said: live.Said = Counter()
+    for version, arm, level, kind, count in archive.feedback(span):
+        said[version, arm, level, kind] += count
+    pause = archive.pause() or ""
+    rolled_back = pause if pause.startswith(live.PREFIX) else ""
+    return GuardState(rolled_back, live.tallies(requests, cut, said, known))
+
+
+def _timeline(archive: Archive, span: Span, part_s: float, grid: Grid) -> list[Part]:
+    """Every part of the span, those without a request too."""
+    by_part: dict[int, list[tuple[str, int, float, float]]] = {}
+    for s in archive.slices(span, part_s):
+        if s.arm != "probe":
+            by_part.setdefault(s.part, []).append((s.arm, s.requests, s.joules, s.grams))
+    parts = []
+    for index in range(math.ceil((span.until - span.since) / part_s)):
+        rows = by_part.get(index, [])
+        start = span.since + index * part_s
+        counts: Counter[str] = Counter()
+        for arm, count, _, _ in rows:
+            counts[arm] += count
+        parts.append(
+            Part(
+                start=start,
+                requests=dict(counts),
+                joules=math.fsum(r[2] for r in rows),
+                grams=math.fsum(r[3] for r in rows),
+                g_per_kwh=grid.mean_g_per_kwh(Span(start, min(start + part_s, span.until))),
+            )
+        )
+    return parts

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Raw counters become joules that never fall, whatever the counters do."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sprout.energy.tally import Memory, Tally, advance
+from sprout.energy.triton import LONGEST_STEP_S, Ramp
+
+RAW = st.integers(0, 10**9)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "wraps_at", "went"),
+    [
+        (5, 9, None, 4),
+        (9, 9, None, 0),
+        (9, 4, None, 4),  # began anew
+        (9, 0, None, 0),
+        (9, 4, 10, 5),  # 9 → 10 = 0 → 4
+        (10, 0, 10, 0),
+        (20, 4, 10, 0),  # was beyond where it can be: nonsense adds nothing
+    ],
+)
+def test_how_far_a_counter_went(
+    before: float, now: float, wraps_at: float | None, went: float
+) -> None:
+    assert advance(before, now, wraps_at) == went
+
+
+@given(st.lists(RAW, min_size=1), st.none() | st.integers(1, 10**9))
+def test_joules_never_fall(readings: list[int], wraps_at: int | None) -> None:
+    tally = Tally(Memory(), ["a"], raw_per_joule=1000)
+    seen = [0.0]
+    for raw in readings:
+        tally.update("a", raw, wraps_at=wraps_at)
+        seen.append(tally.joules)
+    assert seen == sorted(seen)
+    assert seen[1] == 0  # the first reading is where it starts
+
+
+@given(
+    st.integers(1, 10**6),
+    st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 10**6)), max_size=30),
+    st.sets(st.integers(0, 29)),
+)
+def test_true_energy_is_found_through_wraps_and_restarts(
+    wraps_at: int, steps: list[tuple[str, int]], restarts: set[int]
+) -> None:
+    """Several counters modulo `wraps_at`, none of which turns more than once between readings."""
+    true = dict.fromkeys("abc", 12)
+    tally = Tally(Memory(), "abc", raw_per_joule=1)
+    for name, total in true.items():
+        tally.update(name, total % wraps_at, wraps_at=wraps_at)
+    spent = 0
+    for number, (name, step) in enumerate(steps):
+        if number in restarts:  # of the agent: what is remembered is all there is
+            tally = Tally(tally.memory(), "abc", raw_per_joule=1)
+        used = step % wraps_at
+        spent += used
+        true[name] += used
+        tally.update(name, true[name] % wraps_at, wraps_at=wraps_at)
+    assert tally.joules == spent
+
+
+def test_what_is_no_longer_read_is_forgotten() -> None:
+    """A GPU that leaves the configuration and returns does not bring the time in between."""
+    tally = Tally(Memory(3.0, {"a": 100, "b": 100}), ["a"], raw_per_joule=1)
+    assert set(tally.memory().counters) == {"a"}
+    back = Tally(tally.memory(), ["a", "b"], raw_per_joule=1)
+    back.update("b", 5_000)
+    assert back.joules == 3.0
+
+
+@given(st.lists(st.tuples(st.floats(0, 10), st.floats(0, 100)), max_size=20), st.floats(0, 9))
+def test_a_ramp_never_falls_and_never_runs_ahead(
+    steps: list[tuple[float, float]], look_s: float
+) -> None:
+    now = total = 0.0
+    ramp = Ramp(0.0, lambda: now)
+    seen = [0.0]
+    for waited_s, joules in steps:
+        now += min(look_s, waited_s)  # also between the steps
+        seen.append(ramp.read())
+        now += waited_s - min(look_s, waited_s)
+        seen.append(ramp.read())
+        assert seen[-1] <= total
+        total += joules
+        ramp.step(total)
+    now += 2 * LONGEST_STEP_S
+    assert [*seen, ramp.read()] == sorted([*seen, ramp.read()])
+    assert ramp.read() == total
+
+
+def test_a_ramp_spreads_a_step_over_the_time_that_it_took() -> None:
+    now = 0.0
+    ramp = Ramp(0.0, lambda: now)
+    now = 2.0
+    ramp.step(100.0)
+    readings = []
+    for now in (2.0, 2.5, 3.0, 4.0, 5.0):  # noqa: B007 - the clock reads it
+        ramp.step(100.0)  # a look that finds nothing new is no step
+        readings.append(ramp.read())
+    assert readings == [0, 25, 50, 100, 100]

@@ -1,0 +1,472 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sprout report` on stores whose contents are known."""
+
+import csv
+import json
+import math
+import re
+import sqlite3
+import sys
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+from report_store import JOULES, START, Made
+
+from sprout.cli import run
+from sprout.console import report_text
+from sprout.console.report import moment
+from sprout.console.report_html import NO_PLOTS, page
+from sprout.control.archive import Archive, Span
+from sprout.control.report import Report, make
+from sprout.errors import ConfigError, ControlError
+from sprout.proof.attributed import Effect
+from sprout.proof.capacity import Freed
+from sprout.proof.interval import Absent
+from sprout.proof.switchback import System
+from sprout.v1 import control_pb2 as pb
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Iterator[Made]:
+    made = Made(tmp_path)
+    yield made
+    made.close()
+
+
+def report(made: Made, since: float = -60.0, until: float = HOUR + 60) -> Report:
+    archive = Archive(made.path)
+    try:
+        return make(archive, Span(START + since, START + until))
+    finally:
+        archive.close()
+
+
+def said(found: Report) -> str:
+    return "\n".join(report_text.notes(found))
+
+
+def effect(found: Report, quantity: str) -> Effect:
+    value = found.attributed[quantity]
+    assert isinstance(value, Effect)
+    return value
+
+
+def test_sums_by_every_grouping(made: Made) -> None:
+    version = made.policy()
+    made.mixed(version, 1000, 0, HOUR)
+    made.outcomes(version, 20, level=2, since=0, until=HOUR, pinned=True, task="code")
+    made.outcomes(0, 5, level=0, since=0, until=HOUR, probe=True, carbon_g=None)
+    found = report(made)
+    by = {name: {line.name: line for line in lines} for name, lines in found.lines.items()}
+    assert {n: line.requests for n, line in by["arm"].items()} == {
+        **{"L1": 540, "L0": 360, "control": 100},
+        **{"pinned": 20, "probe": 5},
+    }
+    assert {n: line.requests for n, line in by["level"].items()} == {
+        **{"L0": 460, "L1": 540, "L2": 20, "probe": 5}
+    }
+    assert {n: line.requests for n, line in by["task"].items()} == {
+        **{"chat": 1000, "code": 20, "probe": 5}
+    }
+    assert {n: line.requests for n, line in by["zone"].items()} == {"NL": 1020, "unknown": 5}
+    with sqlite3.connect(made.path) as db:
+        joules, grams = db.execute(
+            "SELECT sum(energy_joules), sum(carbon_g) FROM outcomes"
+        ).fetchone()
+    db.close()
+    for lines in found.lines.values():
+        assert math.fsum(line.joules for line in lines) == pytest.approx(joules)
+        assert math.fsum(line.grams for line in lines) == pytest.approx(grams)
+    assert by["arm"]["probe"].without_grams == 5
+
+
+def test_a_span_takes_what_was_opened_in_it(made: Made) -> None:
+    version = made.policy()
+    made.outcomes(version, 10, level=0, since=0, until=100)
+    made.outcomes(version, 7, level=0, since=100, until=200)
+    assert report(made, 0, 100).lines["arm"][0].requests == 10
+    assert report(made, 100, 200).lines["arm"][0].requests == 7
+
+
+def test_attributed_is_what_was_drawn(made: Made) -> None:
+    """The truth: 0.4 * 60 + 0.6 * 20 J against 60 J, 40 % less."""
+    version = made.policy()
+    made.mixed(version, 4000, 0, HOUR)
+    for arm in ("pinned", "off", "held_back", "fallback"):
+        made.outcomes(version, 500, level=0, since=0, until=HOUR, **{arm: True})
+    found = report(made)
+    joules = effect(found, "joules")
+    assert (joules.policy_requests, joules.control_requests) == (3600, 400)
+    assert found.compared == 4000
+    assert joules.saved.value == pytest.approx(0.4, abs=0.05)  # coverage: test_proof_attributed
+    assert effect(found, "grams").saved.value == pytest.approx(joules.saved.value)
+    assert isinstance(found.capacity, Freed)
+    assert found.capacity.throughput.value == pytest.approx(1 / (1 - joules.saved.value))
+    assert found.capacity.replicas == 1
+    words = said(found)
+    assert "is not called carbon saved" in words
+    assert "Not known: no switchback ran" in words
+    assert "estimated" not in words.replace("estimated in part", "")
+
+
+def test_estimated_energy_says_so(made: Made) -> None:
+    version = made.policy()
+    made.mixed(version, 1000, 0, HOUR, energy_estimated=True)
+    found = report(made)
+    assert found.attributed_estimated
+    assert "Joules (estimated): " in said(found)
+    assert "Tokens: " in said(found)
+
+
+@pytest.mark.parametrize(
+    ("standing", "fields"),
+    [
+        ("shadow", {"explanation": pb.Explanation(active_constraint="shadow")}),
+        ("block", {"explanation": pb.Explanation(active_constraint="block")}),
+        ("paused", {"paused": True}),
+        ("no control group", {"control_share": 0.0}),
+    ],
+)
+def test_what_was_not_applied_is_not_compared(
+    made: Made, standing: str, fields: dict[str, Any]
+) -> None:
+    made.mixed(made.policy(**fields), 1000, 0, HOUR)
+    found = report(made)
+    assert found.compared == 0
+    assert isinstance(found.attributed["joules"], Absent)
+    assert "no policy in force drew requests both" in said(found)
+
+
+def test_one_arm_alone(made: Made) -> None:
+    made.outcomes(made.policy(), 100, level=1, since=0, until=HOUR)
+    found = report(made)
+    assert found.attributed["joules"] == Absent("no request in the control group")
+    assert "nan" not in said(found).lower()
+
+
+def test_an_empty_span(made: Made) -> None:
+    found = report(made)
+    assert report_text.sections(found) == {"Requests": ["No requests in this span."]}
+    assert "No intensity was known" in said(found)
+    assert "nan" not in page(found, "arm").lower()
+
+
+def test_without_an_intensity_there_are_no_grams(made: Made) -> None:
+    version = made.policy(intensity=None)
+    made.mixed(version, 1000, 0, HOUR, carbon_g=None, intensity_g_per_kwh=None)
+    found = report(made)
+    assert isinstance(found.attributed["joules"], Effect)
+    assert isinstance(found.attributed["grams"], Absent)
+    assert found.lines["arm"][0].without_grams == found.lines["arm"][0].requests
+    assert "unknown" in report_text.cells(found.lines["arm"][0])
+    assert "nan" not in said(found).lower()
+
+
+def test_series_are_kept_apart_and_drills_are_none(made: Made) -> None:
+    def grid(g: float, factor: pb.FactorType, **fields: Any) -> pb.Intensity:
+        return pb.Intensity(
+            g_per_kwh=g,
+            zone="NL",
+            source="s",
+            factor_type=factor,
+            signal=pb.SIGNAL_AVERAGE,
+            **fields,
+        )
+
+    made.policy(0, intensity=grid(200, pb.FACTOR_TYPE_DIRECT))
+    made.policy(900, intensity=grid(400, pb.FACTOR_TYPE_DIRECT))
+    made.policy(1800, intensity=grid(999, pb.FACTOR_TYPE_DIRECT, override=True))
+    made.policy(2700, intensity=grid(500, pb.FACTOR_TYPE_LIFECYCLE))
+    made.outcomes(0, 1, level=0, since=0, until=HOUR)
+    found = report(made, 0, HOUR)
+    direct, lifecycle = sorted(found.series, key=lambda s: s.factor_type)
+    assert (direct.low_g_per_kwh, direct.mean_g_per_kwh, direct.high_g_per_kwh) == (200, 300, 400)
+    assert (lifecycle.mean_g_per_kwh, lifecycle.seconds) == (500, 900)
+    assert "compare no grams across them" in said(found)
+
+
+def test_switchback(made: Made) -> None:
+    """20 W idle and 50 J a request, 30 % of them saved: 13.6 % of the node's energy."""
+    made.switchback(10)
+    found = report(made, -60, 12_060)
+    assert isinstance(found.system, System)
+    truth = 0.3 * 50 / (50 + 20 * 600 / 200)
+    assert found.system.energy_saved.low < truth < found.system.energy_saved.high
+    assert found.system.pairs == 10
+    assert found.left_out == {}
+    assert "Carbon saved: " in said(found)
+    assert found.compared == 0  # without a control group
+
+
+def test_a_switchback_that_saved_nothing_proves_nothing(made: Made) -> None:
+    made.switchback(8, saved=0.0)
+    assert "No saving is proven" in said(report(made, -60, 9660))
+
+
+def test_spoiled_and_unserved_blocks_are_left_out(made: Made) -> None:
+    made.switchback(8)
+    other = made.policy(-5)  # of no block
+    with sqlite3.connect(made.path) as db:
+        db.execute("UPDATE blocks SET spoiled = 'it was paused' WHERE number = 2")
+        signed = other if other < 1 << 63 else other - (1 << 64)
+        db.execute(
+            "UPDATE readings SET policy_version = ? WHERE time = ?", (signed, START + 4 * 600 + 300)
+        )
+        db.execute(
+            "UPDATE readings SET metered_joules = 0 WHERE time = ?", (START + 6 * 600 + 300,)
+        )
+        db.commit()
+    db.close()
+    found = report(made, -60, 9660)
+    assert found.left_out == {
+        "it was paused": 1,
+        "a node did not have the block's policy": 1,
+        "a node's counter has a gap": 1,
+    }
+    assert found.system == Absent("5 whole pairs of blocks; an interval needs 6")
+    assert "Left out 1 time: it was paused." in said(found)
+
+
+def test_sci_counts_idle_embodied_and_watched_requests(made: Made) -> None:
+    """10 W for an hour at 300 g/kWh and PUE 1.2: 3.6 g; 1 mg/s embodied: 3.6 g."""
+    version = made.policy()
+    made.outcomes(version, 100, level=0, since=0, until=HOUR)
+    made.outcomes(version, 50, level=0, since=0, until=HOUR, node="unwatched")
+    times = [60.0 * i for i in range(61)]
+    made.readings(times, [10 * t for t in times], energy_estimated=True)
+    sci = report(made).sci
+    assert sci is not None
+    assert sci.joules == pytest.approx(36_000)
+    assert sci.idle_joules == pytest.approx(9000)
+    assert (sci.operational_g, sci.embodied_g) == pytest.approx((3.6, 3.6))
+    assert sci.requests == 100
+    assert sci.g_per_request == pytest.approx(0.072)
+    assert "72 mg per request (estimated)" in said(report(made))
+
+
+def test_a_counter_that_began_anew_is_a_gap(made: Made) -> None:
+    made.policy()
+    made.outcomes(0, 1, level=0, since=0, until=HOUR)
+    made.readings([0, 60, 120, 180], [0, 600, 5, 605])
+    sci = report(made).sci
+    assert sci is not None
+    assert sci.joules == pytest.approx(1200)
+
+
+def test_shadow(made: Made) -> None:
+    shares = [pb.LevelShare(level="L0", share=0.25), pb.LevelShare(level="L1", share=0.75)]
+    why = pb.Explanation(
+        active_constraint="shadow",
+        would_be=shares,
+        expected_g_per_request=0.003,
+        expected_l0_g_per_request=0.006,
+    )
+    made.outcomes(made.policy(explanation=why), 40, level=0, since=0, until=HOUR)
+    found = report(made)
+    assert found.shadow is not None
+    assert found.shadow.would_be == {"L0": 0.25, "L1": 0.75}
+    assert found.shadow.would_save_fraction == pytest.approx(0.5)
+    assert "Expected from the profile, not measured: 50.0 % (3 mg) less per request." in said(found)
+
+
+def test_guard_rates(made: Made) -> None:
+    version = made.policy()
+    made.mixed(version, 1000, 0, HOUR)
+    made.outcomes(version, 36, level=1, since=0, until=HOUR, output_tokens=1000)
+    made.feedback(version, "thumbs_down", 1, 12)
+    made.feedback(version, "thumbs_down", 0, 3)
+    made.feedback(version, "thumbs_up", 1, 500)
+    made.store.set_setting("pause", "guard: too many")
+    found = report(made)
+    truncation = found.guard.tallies["truncation"]
+    assert [t.requests for t in truncation] == [936, 100]
+    assert truncation[0].wrong >= 36
+    down = found.guard.tallies["thumbs_down"]
+    assert [(t.requests, t.wrong) for t in down] == [(576, 12), (460, 3)]
+    assert found.guard.rolled_back == "guard: too many"
+    assert "Rolled back, until an operator resumes" in said(found)
+
+
+def test_the_timeline_adds_up(made: Made) -> None:
+    made.mixed(made.policy(), 1000, 0, HOUR)
+    found = report(made)
+    assert sum(sum(p.requests.values()) for p in found.timeline) == 1000
+    joules = math.fsum(line.joules for line in found.lines["arm"])
+    assert math.fsum(p.joules for p in found.timeline) == pytest.approx(joules)
+    assert len(found.timeline) == math.ceil((HOUR + 120) / found.part_s)
+
+
+# --- the command ---------------------------------------------------------------------------------
+
+
+def command(made: Made, *arguments: str) -> int:
+    state = f"stack.state_dir={made.path.parent}"
+    span = ("--since", "2023-11-14T22:13", "--until", "2023-11-14T23:20")
+    return run(["--set", state, "report", *span, *arguments])
+
+
+@pytest.fixture
+def served(made: Made) -> Made:
+    version = made.policy()
+    made.mixed(version, 1000, 0, HOUR)
+    made.feedback(version, "retry", 1, 5)
+    times = [60.0 * i for i in range(61)]
+    made.readings(times, [10 * t for t in times], policy_version=version)
+    return made
+
+
+def test_json_and_csv_say_the_same(
+    served: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(served, "--json", "--csv", str(tmp_path / "r.csv")) == 0
+    document = json.loads(capsys.readouterr().out)
+    with (tmp_path / "r.csv").open(newline="") as file:
+        rows = {(r["section"], r["name"], r["quantity"]): r for r in csv.DictReader(file)}
+    for by, lines in document["lines"].items():
+        for line in lines:
+            for quantity in ("requests", "joules", "grams", "tokens"):
+                written = rows[f"by {by}", line["name"], quantity]["value"]
+                assert float(written) == line[quantity]
+    saved = document["attributed"]["joules"]["saved"]
+    row = rows["attributed joules", "", "saved"]
+    assert [float(row[k]) for k in ("value", "low", "high")] == [
+        saved[k] for k in ("value", "low", "high")
+    ]
+    assert rows["system", "", "reason"]["value"] == document["system"]["reason"]
+    assert float(rows["sci", "", "g_per_request"]["value"]) == document["sci"]["g_per_request"]
+    assert rows["guard retry", "policy", "wrong"]["value"] == "5"
+    assert document["span"]["since"] == "2023-11-14T22:13:00+00:00"
+
+
+class Opened(HTMLParser):
+    """Every element that is opened is closed, in order."""
+
+    VOID = frozenset({"meta", "br", "link", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: set[str] = set()
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.add(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+def test_the_page_needs_nothing_else(served: Made, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    served.outcomes(0, 3, level=0, since=0, until=HOUR, task="<script>alert(1)</script>")
+    assert command(served, "--by", "task", "--html", str(tmp_path / "r.html")) == 0
+    text = (tmp_path / "r.html").read_text()
+    reader = Opened()
+    reader.feed(text)
+    assert reader.open == []
+    assert {"svg", "table", "h2"} <= reader.seen
+    assert "script" not in reader.seen
+    assert not re.search(r'(src|href)="(?!#)', text.replace("xlink:", ""))
+    svg = text[text.index("<svg") : text.index("</svg>") + len("</svg>")]
+    assert len(list(ElementTree.fromstring(svg).iter())) > 50
+
+
+def test_the_page_without_matplotlib_says_so(served: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "sprout.console.report_plots", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    text = page(report(served), "arm")
+    assert NO_PLOTS in text
+    assert "<svg" not in text
+    assert "37" in text
+
+
+def test_the_same_store_gives_the_same_page(served: Made) -> None:
+    pytest.importorskip("matplotlib")
+    assert page(report(served), "arm") == page(report(served), "arm")
+
+
+def test_for_people(served: Made, capsys: pytest.CaptureFixture[str]) -> None:
+    assert command(served, "--by", "level") == 0
+    words = capsys.readouterr().out
+    assert "level" in words
+    assert "Attributed" in words
+    assert "nan" not in words.lower()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["report"], 2, "--since"),
+        (["report", "--since", "yesterday"], 2, "'yesterday' is no time"),
+        (["report", "--since", "1h", "--until", "2h"], 2, "is not before"),
+        (["report", "--since", "1h", "--by", "node"], 2, "choose one of arm, level, task, zone"),
+        (["report", "--since", "1h"], 1, "there is no store"),
+    ],
+)
+def test_exit_codes(
+    arguments: list[str],
+    code: int,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["--set", f"stack.state_dir={tmp_path / 'none'}", *arguments]) == code
+    assert message in capsys.readouterr().err
+
+
+def test_a_file_that_can_not_be_written(
+    served: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert command(served, "--csv", str(tmp_path / "absent" / "r.csv")) == 2
+    assert "can't write" in capsys.readouterr().err
+
+
+def test_moments() -> None:
+    now = 1_700_000_000.0
+    assert moment("now", now) == now
+    assert moment("90m", now) == now - 5400
+    assert moment("1.5h", now) == now - 5400
+    assert moment("7d", now) == now - 7 * 86_400
+    assert moment("2023-11-14T22:13:20", 0.0) == moment("2023-11-14T23:13:20+01:00", 0.0) == now
+    with pytest.raises(ConfigError):
+        moment("-1h", now)
+
+
+def test_a_store_is_read_while_it_is_written_and_never_changed(served: Made) -> None:
+    archive = Archive(served.path)
+    before = archive.sums(Span(START, START + HOUR))
+    served.outcomes(0, 3, level=0, since=0, until=HOUR)  # the writer is not locked out
+    assert len(archive.sums(Span(START, START + HOUR))) == len(before) + 1
+    with archive._reading() as db, pytest.raises(Exception, match="readonly"):
+        db.exec_driver_sql("DELETE FROM outcomes")
+    archive.close()
+
+
+def test_a_store_of_another_kind(tmp_path: Path, made: Made) -> None:
+    with sqlite3.connect(made.path) as db:
+        db.execute("PRAGMA user_version = 99")
+    db.close()
+    with pytest.raises(ControlError, match="another version"):
+        Archive(made.path)
+    (tmp_path / "x").write_text("not a database, but long enough to be looked at" * 30)
+    with pytest.raises(ControlError, match="not a database"):
+        Archive(tmp_path / "x")
+
+
+def test_a_store_from_before_these_tables(made: Made) -> None:
+    made.mixed(made.policy(), 500, 0, HOUR)
+    with sqlite3.connect(made.path) as db:
+        for table in ("readings", "blocks", "feedback"):
+            db.execute(f"DROP TABLE {table}")
+    db.close()
+    found = report(made)
+    assert found.sci is None
+    assert isinstance(found.system, Absent)
+    assert JOULES[0] > effect(found, "joules").policy_mean
