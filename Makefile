@@ -6,6 +6,8 @@
 VENV  := .venv
 PY    := $(VENV)/bin/python
 CORE  := CMakeLists.txt $(shell find csrc -type f 2>/dev/null)
+# The editable install has a map of the packages: a new one is found after another install.
+FOUND := $(shell find python sprout_ext -name __init__.py 2>/dev/null)
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 16
@@ -16,7 +18,7 @@ setup: $(VENV)/.built  ## .venv, dependencies, compiled core, weights (seconds w
 $(VENV)/.dependencies: pyproject.toml scripts/setup
 	@scripts/setup
 
-$(VENV)/.built: $(VENV)/.dependencies $(CORE)
+$(VENV)/.built: $(VENV)/.dependencies $(CORE) $(FOUND)
 	@echo "setup: the compiled core"
 	@$(PY) -m pip --disable-pip-version-check install --quiet --no-deps --no-build-isolation --editable .
 	@$(PY) -m sprout.serve.weights

@@ -13,7 +13,8 @@ from sprout.carbon import Intensity
 from sprout.config import BankConfig, Config, ControlConfig
 from sprout.control import history, inbox, messages
 from sprout.control.budget import Budget, by_hour, expected
-from sprout.control.plan import Horizon, Inputs, inputs_of, plan, priors
+from sprout.control.decide import plan
+from sprout.control.inputs import Horizon, Inputs, inputs_of, priors
 from sprout.control.publisher import Publisher
 from sprout.control.store import Store
 from sprout.directives import pack

@@ -9,7 +9,8 @@ from round_priors import ROUND_PRIORS
 
 from sprout.config import Config, ControlConfig, RequestConfig
 from sprout.control import messages
-from sprout.control.plan import NO_RANGE, Inputs, inputs_of, offline, plan, priors
+from sprout.control.decide import offline, plan
+from sprout.control.inputs import NO_RANGE, Inputs, inputs_of, priors
 from sprout.control.publisher import Publisher
 from sprout.control.trigger import trigger
 from sprout.directives import pack

@@ -14,8 +14,8 @@ from test_profile_run import MADE
 
 from sprout.config import Config, ControlConfig
 from sprout.control import inbox
+from sprout.control.inputs import priors
 from sprout.control.live import LOAD_WINDOW_S, RECENT_OUTCOMES, Live
-from sprout.control.plan import priors
 from sprout.control.store import _RECENT, _SAMPLES, Store
 from sprout.directives import PACKS
 from sprout.errors import ConfigError

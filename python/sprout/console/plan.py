@@ -7,8 +7,10 @@ from sprout.config import Config
 from sprout.console import operator, record
 from sprout.console.operator import mix
 from sprout.console.output import emit_json, err, out
+from sprout.control.decide import offline, plan
 from sprout.control.history import load, solve_again
-from sprout.control.plan import Inputs, Plan, offline, plan
+from sprout.control.inputs import Inputs
+from sprout.control.plan import Plan
 from sprout.errors import ConfigError, ControlError
 from sprout.optimize.floor import Range
 

@@ -20,7 +20,7 @@ import numpy as np
 from sprout.carbon import Feed, Intensity
 from sprout.carbon.forecast import DAY, MAX_HOURS, WEEK, hourly, predict
 from sprout.config import BankConfig
-from sprout.control.plan import Horizon
+from sprout.control.inputs import Horizon
 from sprout.control.store import Store
 from sprout.errors import FeedError
 from sprout.optimize.bank import carry_on

@@ -10,7 +10,9 @@ from collections.abc import Sequence
 
 from pydantic import TypeAdapter, ValidationError
 
-from sprout.control.plan import Inputs, Plan, plan
+from sprout.control.decide import plan
+from sprout.control.inputs import Inputs
+from sprout.control.plan import Plan
 from sprout.control.store import Store
 from sprout.errors import ControlError
 from sprout.v1 import control_pb2 as pb

@@ -19,11 +19,13 @@ from sprout.control import history, publisher
 from sprout.control.audit import Audit
 from sprout.control.blocks import Blocks
 from sprout.control.budget import Budget
+from sprout.control.decide import plan
 from sprout.control.guard import Guard
+from sprout.control.inputs import NO_RANGE, Horizon, Inputs, inputs_of, priors
 from sprout.control.live import Live
 from sprout.control.peer import ITSELF, Caller
 from sprout.control.pin import Pin, Window
-from sprout.control.plan import NO_RANGE, Horizon, Inputs, Plan, inputs_of, plan, priors
+from sprout.control.plan import Plan
 from sprout.control.publisher import Publisher
 from sprout.control.store import Store
 from sprout.control.trigger import trigger

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from sprout.config import ControlConfig
-from sprout.control.plan import Inputs
+from sprout.control.inputs import Inputs
 
 MODES = ("paper", "bank")
 FRACTIONS = ("xi", "control_share", "canary_share", "max_increase")

@@ -159,7 +159,7 @@ DECISIONS = sa.Table(
     "decisions",
     METADATA,
     sa.Column("version", U64, primary_key=True),
-    sa.Column("inputs", sa.Text, nullable=False),  # JSON of sprout.control.plan.Inputs
+    sa.Column("inputs", sa.Text, nullable=False),  # JSON of sprout.control.inputs.Inputs
 )
 
 # Never changed and never pruned: see the triggers below.

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a decision is made from."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sprout.config import Config
+from sprout.errors import ConfigError
+from sprout.optimize.caps import NO_CAPS, Caps
+from sprout.optimize.floor import Range
+from sprout.profile import NOTHING, LevelProfile, build
+
+NO_RANGE = Range(math.nan, math.nan, "no range")
+
+
+@dataclass(frozen=True)
+class Horizon:
+    """What the mode "bank" looks ahead at, this hour first. See optimize/bank.py."""
+
+    intensities_g_per_kwh: tuple[float, ...]  # (hours,); the first is that of the decision
+    requests: tuple[float, ...]  # (hours,) expected
+    target: float  # mean normalised preference over the horizon
+    carry_request_points: float  # what the past earned (> 0) or overspent
+    basis: str  # of forecast and traffic
+
+
+@dataclass(frozen=True)
+class Inputs:
+    intensity_g_per_kwh: float | None  # k0; None: not known
+    within: Range
+    profile: tuple[LevelProfile, ...]
+    xi: float
+    configured_fraction: float  # where there is no range
+    pue: float
+    embodied_g_per_s: float  # k1
+    control_share: float = 0.0
+    canary_share: float = 1.0
+    paused: bool = False
+    pinned: tuple[float, ...] | None = None  # (levels,) shares in place of a solution
+    block: str = ""  # which block of the switchback this is; "" = none runs
+    held: str = ""  # why the decision is not applied: "shadow" or "block"; "" = it is
+    caps: Caps = NO_CAPS
+    previous: tuple[float, ...] | None = None  # (levels,) the mix that `caps.step` counts from
+    exploration_share: float = 0.0  # the least share of each level; yields to the floor
+    mode: Literal["paper", "bank"] = "paper"  # a floor each hour, or a budget over a horizon
+    horizon: Horizon | None = None  # for "bank"
+    no_horizon: str = ""  # why there is none
+
+
+def priors(config: Config, levels: tuple[str, ...]) -> tuple[LevelProfile, ...]:
+    """The declared profile. ConfigError if it has not one prior per level, or an impossible one."""
+    c = config.control
+    columns = {
+        "prior_energy_joules": c.prior_energy_joules,
+        "prior_device_s": c.prior_device_s,
+        "prior_preference": c.prior_preference,
+    }
+    for key, values in columns.items():
+        if len(values) != len(levels):
+            raise ConfigError(
+                f"control.{key} has {len(values)} values, the pack {config.request.pack!r} has "
+                f"{len(levels)} levels ({', '.join(levels)})"
+            )
+        if any(v < 0 for v in values):
+            raise ConfigError(f"control.{key} must not be negative: {values}")
+    return build(
+        levels,
+        [NOTHING] * len(levels),
+        prior_energy_joules=c.prior_energy_joules,
+        prior_device_s=c.prior_device_s,
+        prior_preference=c.prior_preference,
+        min_outcomes=c.min_outcomes,
+    )
+
+
+def inputs_of(
+    config: Config,
+    intensity_g_per_kwh: float | None,
+    within: Range,
+    profile: tuple[LevelProfile, ...],
+    *,
+    paused: bool = False,
+) -> Inputs:
+    """Inputs with everything else from the configuration."""
+    return Inputs(
+        intensity_g_per_kwh=intensity_g_per_kwh,
+        within=within,
+        profile=profile,
+        xi=config.control.xi,
+        configured_fraction=config.control.range_fraction,
+        pue=config.energy.pue,
+        embodied_g_per_s=config.energy.embodied_g_per_s,
+        control_share=config.control.control_share,
+        canary_share=config.control.canary_share,
+        paused=paused,
+        exploration_share=config.control.exploration_share,
+        mode=config.control.mode,
+    )
