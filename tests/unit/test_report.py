@@ -21,6 +21,7 @@ from sprout.console import report_text
 from sprout.console.report import moment
 from sprout.console.report_html import NO_PLOTS, page
 from sprout.control.archive import Archive, Span
+from sprout.control.capacity import Capacity
 from sprout.control.report import Report, make
 from sprout.errors import ConfigError, ControlError
 from sprout.proof.attributed import Effect
@@ -470,3 +471,18 @@ def test_a_store_from_before_these_tables(made: Made) -> None:
     assert found.sci is None
     assert isinstance(found.system, Absent)
     assert JOULES[0] > effect(found, "joules").policy_mean
+
+
+def test_capacity_alone_is_that_of_the_report(served: Made) -> None:
+    """What metrics show, over a day of which the whole run is part."""
+    looking = Capacity(served.path, lambda: START + HOUR + 60)
+    assert isinstance(looking.found, Absent)
+    looking.look()
+    assert looking.found == report(served).capacity
+    assert isinstance(looking.found, Freed)
+
+
+def test_capacity_of_a_store_without_outcomes_is_absent(made: Made) -> None:
+    looking = Capacity(made.path, lambda: START)
+    looking.look()
+    assert isinstance(looking.found, Absent)

@@ -19,6 +19,7 @@ from sprout.control import history, publisher
 from sprout.control.audit import Audit
 from sprout.control.blocks import Blocks
 from sprout.control.budget import Budget
+from sprout.control.capacity import EVERY_S, Capacity
 from sprout.control.decide import plan
 from sprout.control.guard import Guard
 from sprout.control.inputs import NO_RANGE, Horizon, Inputs, inputs_of, priors
@@ -93,6 +94,7 @@ class Loop:
         self.audit = Audit(store)
         self.blocks = Blocks(config.control.switchback, store, wall)
         self.guard = Guard(config.control.guard, store, wall)
+        self.capacity = Capacity(store.path, wall)
         self._pin: Pin | None = None  # what made the policy in force; None: the solver
         self._restored_shares = history.last_shares(store, self._pack.levels)
         self._unstored: dict[str, tuple[Callable[[], Any], str]] = {}
@@ -235,6 +237,7 @@ class Loop:
             if remote:
                 tasks.create_task(self._poll_forever())
             tasks.create_task(self._prune_forever())
+            tasks.create_task(self._capacity_forever())
             while True:
                 await self._guarded("loop", self.step())
                 await asyncio.sleep(pause_s)
@@ -289,6 +292,11 @@ class Loop:
         while True:
             await self._keep("prune", self._prune)
             await asyncio.sleep(PRUNE_S)
+
+    async def _capacity_forever(self) -> None:
+        while True:
+            await self._guarded("capacity", asyncio.to_thread(self.capacity.look))
+            await asyncio.sleep(EVERY_S)
 
     def _prune(self) -> None:
         control = self._config.control

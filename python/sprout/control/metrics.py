@@ -17,6 +17,8 @@ from sprout import __version__
 from sprout.control.loop import Loop
 from sprout.control.overview import Overview
 from sprout.control.store import Store
+from sprout.proof.capacity import Freed
+from sprout.proof.interval import Absent
 from sprout.v1 import control_pb2 as pb
 
 SCRAPE_TIMEOUT_S = 5.0
@@ -24,7 +26,17 @@ SCRAPE_TIMEOUT_S = 5.0
 REASONS = (
     *("intensity", "feed", "stale", "fallback", "history", "profile", "infeasible", "solver"),
     *("poll", "loop", "pause", "override", "objective", "pin", "schedule", "policy", "audit"),
-    *("prune", "guard", "blocks", "engine-changed", "engine-unwatched", "other"),
+    *(
+        "prune",
+        "guard",
+        "blocks",
+        "bank",
+        "budget",
+        "capacity",
+        "engine-changed",
+        "engine-unwatched",
+        "other",
+    ),
 )
 
 
@@ -107,6 +119,7 @@ class Decisions(Collector):
         yield from _policy(moment)
         yield from _health(moment)
         yield from self._outcomes()
+        yield from _capacity(self._loop.capacity.found)
 
     async def _look(self) -> _Moment:
         loop, overview = self._loop, self._overview
@@ -273,6 +286,26 @@ def _policy(moment: _Moment) -> Iterator[Metric]:
     for trigger, count in sorted(moment.published.items()):
         published.add_metric([trigger], count)
     yield published
+
+
+def _capacity(found: Freed | Absent) -> Iterator[Metric]:
+    """For autoscalers; without samples where the comparison can't be made."""
+    bounds: tuple[tuple[str, float], ...] = ()
+    whole = None
+    if isinstance(found, Freed):
+        needed, whole = found.ratio, found.releasable_whole
+        bounds = (("low", needed.low), ("estimate", needed.value), ("high", needed.high))
+    yield _by(
+        "sprout_capacity_needed_ratio",
+        "Share of the fleet that serves the same requests at the same latency, against L0.",
+        "bound",
+        bounds,
+    )
+    yield _gauge(
+        "sprout_releasable_replicas",
+        "Nodes that could surely go without a change of latency.",
+        whole,
+    )
 
 
 def _health(moment: _Moment) -> Iterator[Metric]:

@@ -145,12 +145,25 @@ def make(archive: Archive, span: Span) -> Report:
         system_estimated=watched is not None and watched.estimated,
         blocks=len(blocks),
         left_out=left_out,
-        capacity=freed(*arms["device_seconds"], replicas=nodes) if drawn and nodes else NO_DRAW,
+        capacity=_freed(arms["device_seconds"], nodes if drawn else 0),
         shadow=shadow(sums, known),
         guard=_guard(archive, span, sums, known),
         sci=watched,
         timeline=_timeline(archive, span, part_s, grid),
     )
+
+
+def capacity(archive: Archive, span: Span) -> Freed | Absent:
+    """That part of the report alone. ControlError where the store can't be read."""
+    sums = archive.sums(span)
+    known = {n.version: n for n in archive.notes_of(sorted({s.policy_version for s in sums} - {0}))}
+    drawn = any(drawn_as(s, known) is not None for s in sums)
+    nodes = len(archive.requests(span)) if drawn else 0
+    return _freed(compared(sums, known, "device_seconds"), nodes)
+
+
+def _freed(arms: tuple[Moments, Moments], nodes: int) -> Freed | Absent:
+    return freed(*arms, replicas=nodes) if nodes else NO_DRAW
 
 
 def drawn_as(row: Sums, known: dict[int, Note]) -> str | None:

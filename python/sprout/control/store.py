@@ -78,7 +78,7 @@ class Store:
     """Safe to call from several threads. Raises ControlError where the database fails."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        self.path = path
         self.revision = 0  # moves with the outcomes kept: who saw this one has seen them all
         self._count = Lock()
         self._propensities: dict[int, tuple[float, ...] | None] = {}
@@ -457,7 +457,7 @@ class Store:
         except SQLAlchemyError as error:
             # The driver's own words; SQLAlchemy's hold the statement and a batch of values.
             cause = getattr(error, "orig", None) or error
-            raise ControlError(f"store {self._path}: {cause}") from None
+            raise ControlError(f"store {self.path}: {cause}") from None
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
