@@ -133,9 +133,10 @@ def test_the_page_is_what_is_served(busy: tuple[Stub, str]) -> None:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         served[name] = (family.type, labels)
-    # These need an operator or a history of intensities; the unit tests below have them.
+    # These need a history of intensities, or requests in both arms: other tests have them.
     page = documented()
     page["sprout_intensity_range_grams_per_kwh"] = ("gauge", set())
+    page["sprout_capacity_needed_ratio"] = ("gauge", set())
     assert served == page
 
 
