@@ -18,6 +18,7 @@ from sprout.control.inputs import Horizon, Inputs, inputs_of, priors
 from sprout.control.publisher import Publisher
 from sprout.control.store import Store
 from sprout.directives import pack
+from sprout.optimize.caps import Caps
 from sprout.optimize.floor import Range
 from sprout.v1 import control_pb2 as pb
 
@@ -50,6 +51,19 @@ def test_quality_is_spent_in_the_dirty_hour_by_hand() -> None:
     assert dirty_first.budget.expected_preference == pytest.approx(TARGET)
     # One more point of one request: L1 saves 40 J, and costs 15 points.
     assert dirty_first.price_g_per_point == pytest.approx(40 / 3.6e6 * 300 / 15)
+
+
+def test_a_grid_that_stands_still_spends_evenly() -> None:
+    """Any hour might spend as well; were it always the present one, each would overspend."""
+    made = plan(inputs((200.0,) * 48))
+    assert made.expected_preference == pytest.approx(TARGET)
+    assert made.shares == pytest.approx((2 / 3, 1 / 3, 0))
+
+
+def test_a_step_limit_stands_above_evenness() -> None:
+    caps = Caps(step=0.1)
+    made = plan(replace(inputs((200.0,) * 48), caps=caps, previous=(1.0, 0.0, 0.0)))
+    assert made.shares[0] == pytest.approx(0.9)
 
 
 def test_no_hour_falls_below_1_less_xi() -> None:
@@ -150,12 +164,19 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def outcomes(level: int, first: int, count: int, **fields: object) -> list[inbox.Row]:
+def outcomes(
+    level: int,
+    first: int,
+    count: int,
+    *,
+    opened: datetime = NOW - timedelta(hours=2),
+    **fields: object,
+) -> list[inbox.Row]:
     given = {"policy_version": 7, "ending": pb.ENDING_DELIVERED, **fields}
     made = []
     for i in range(count):
         outcome = pb.Outcome(segment_uid=5, ticket=first + i, level=level, **given)  # type: ignore[arg-type]
-        outcome.opened_at.FromDatetime(NOW - timedelta(hours=2))
+        outcome.opened_at.FromDatetime(opened)
         made.append(inbox.row("n", outcome))
     return made
 
@@ -181,7 +202,7 @@ def test_half_hours_of_a_forecast_are_averaged(store: Store) -> None:
     assert made is not None, why
     assert made.intensities_g_per_kwh[:7] == (200, 110, 210, 110, 210, 110, 210)
     assert made.basis.startswith("forecast: 6 h of theirs, then as in the last 0 h on average; ")
-    assert made.basis.endswith("traffic: none seen yet, taken as even")
+    assert made.basis.endswith("traffic: as in this hour so far")
 
 
 def test_behind_the_forecast_stand_the_same_hours_of_the_past(store: Store) -> None:
@@ -265,10 +286,8 @@ def test_what_was_not_decided_is_not_counted(store: Store) -> None:
 def test_a_surplus_is_worth_one_horizon_at_most(store: Store) -> None:
     made, grid = budget(store), Grid([100.0] * 6)
     carry(made, grid)
-    store.add_outcomes(outcomes(0, 1, 5000))
-    horizon, _ = look(made, grid)
-    assert horizon is not None
-    assert horizon.carry_request_points == pytest.approx(HOURS * 5)
+    store.add_outcomes(outcomes(0, 1, 5000, opened=NOW - timedelta(days=30)))
+    assert carry(made, grid) == pytest.approx(HOURS * 5)
 
 
 def test_another_pack_starts_anew(store: Store) -> None:
@@ -286,7 +305,26 @@ def test_traffic_is_that_of_the_hour_of_the_day() -> None:
     assert made == tuple(10.0 * (h % 24) for h in (148, 149, 150))
     assert basis == "hour of the day, 2 d"
     assert expected({90: 30, 95: 30}, 100, 2) == ((6.0, 6.0), "mean of 10 h")
-    assert expected({}, 100, 2) == ((1.0, 1.0), "none seen yet, taken as even")
+
+
+def test_the_first_hour_is_judged_by_what_has_come(store: Store) -> None:
+    """30 requests by half past."""
+    made, grid = budget(store), Grid([100.0] * 12)
+    store.add_outcomes(outcomes(0, 1, 30, opened=NOW - timedelta(minutes=5)))
+    horizon, _ = look(made, grid)
+    assert horizon is not None
+    assert set(horizon.requests) == {60.0}
+
+
+def test_a_replayed_grid_carries_nothing_on(store: Store) -> None:
+    made, grid = budget(store), Grid([100.0] * 12)
+    grid.value = replace(grid.value, time=NOW - timedelta(days=900))
+    look(made, grid)
+    store.add_outcomes(outcomes(1, 1, 50))
+    horizon, _ = look(made, grid)
+    assert horizon is not None
+    assert (horizon.carry_request_points, set(horizon.requests)) == (0, {1.0})
+    assert "nothing is carried on" in horizon.basis
 
 
 def test_hours_are_counted_without_probes(store: Store) -> None:

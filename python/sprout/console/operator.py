@@ -186,6 +186,12 @@ def why(policy: pb.Policy) -> list[str]:
         f"xi {e.xi:g}",
         f"limited by {e.active_constraint or 'nothing'}",
     ]
+    if e.HasField("budget"):
+        b = e.budget
+        sentences.append(
+            f"budget: {100 * b.target:.1f} % on average over {b.hours} h, "
+            f"{b.carry_request_points:+.4g} request-points carried on; {b.basis}"
+        )
     if e.would_be:
         wanted = ", ".join(f"{share.level} {100 * share.share:.0f} %" for share in e.would_be)
         sentences.append(f"decided, not applied ({e.active_constraint}): {wanted}")

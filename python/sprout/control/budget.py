@@ -69,10 +69,10 @@ class Budget:
         now_there = value.time + timedelta(seconds=age_s or 0.0)
         ahead, basis = self._ahead(feed, value, now_there)
         live = abs(now_there.timestamp() - now) < HOUR_S
-        requests, traffic = self._requests(now, live=live)
+        requests, traffic = self._requests(now) if live else self._replayed()
         # A surplus is worth at most one horizon at the target's distance from L0.
         most = sum(requests) * (1 - target) / POINT
-        self._count(profile, target, most, counting)
+        self._count(profile, target, most, counting and live)
         basis = f"{basis}; traffic: {traffic}"
         return Horizon((value.g_per_kwh, *ahead), requests, target, self._carry, basis), ""
 
@@ -113,14 +113,20 @@ class Budget:
         later = (cycle[h % len(cycle)] for h in range(len(soon) + 1, wanted + 1))
         return (*soon, *later), f"{basis}, then as in the last {days}"
 
-    def _requests(self, now: float, *, live: bool) -> tuple[tuple[float, ...], str]:
+    def _replayed(self) -> tuple[tuple[float, ...], str]:
+        """As `_requests`: an hour of the source has another length than one of the requests'."""
+        return (1.0,) * self._config.hours, "even, nothing is carried on (not the wall's clock)"
+
+    def _requests(self, now: float) -> tuple[tuple[float, ...], str]:
         """(expected in each hour, this one first; what that rests on)"""
-        hours = self._config.hours
-        if not live:
-            return (1.0,) * hours, "even (the source's clock is not the wall's)"
         hour = int(now // HOUR_S)
         if self._traffic[0] != hour:
+            hours = self._config.hours
             counted = self._store.hourly_requests(hour - 24 * TRAFFIC_DAYS, hour)
+            if not counted:
+                begun = self._store.hourly_requests(hour, hour + 1).get(hour, 0)
+                elapsed = max(now / HOUR_S - hour, 1 / 60)
+                return (max(1.0, begun / elapsed),) * hours, "as in this hour so far"
             self._traffic = (hour, *expected(counted, hour, hours))
         return self._traffic[1], self._traffic[2]
 
@@ -182,11 +188,10 @@ def as_before(past: Sequence[Intensity], now: datetime) -> tuple[list[float], st
 def expected(counted: Mapping[int, int], hour: int, hours: int) -> tuple[tuple[float, ...], str]:
     """(requests expected in `hours` from `hour` on, what that rests on).
 
-    counted: requests by hour since 1970, hours without any left out; `hour` itself is not over.
-    The mean of the same hour of the day, once a whole day has been seen; before, the mean of all.
+    counted: requests by hour since 1970, hours without any left out, at least one with; `hour`
+    itself is not over. The mean of the same hour of the day, once a whole day has been seen;
+    before, the mean of all.
     """
-    if not counted:
-        return (1.0,) * hours, "none seen yet, taken as even"
     first = min(counted)
     mean = sum(counted.values()) / (hour - first)
     if hour - first < 24:

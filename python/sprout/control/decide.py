@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sprout.config import Config
 from sprout.control.inputs import NO_RANGE, Horizon, Inputs, inputs_of, priors
@@ -22,6 +23,8 @@ from sprout.optimize.problem import Problem
 from sprout.units import request_g
 
 T = TypeVar("T")
+
+SAME_G_PER_KWH = 0.5  # no grid is known better than that
 
 
 def plan(inputs: Inputs) -> Plan:
@@ -130,8 +133,27 @@ def _spend(
     hourly = float(found.hourly_price_g_per_point[0])
     price = found.price_g_per_point + hourly
     active = "quality" if hourly > 0 else "budget" if price > 0 else "none"
-    shares = tuple(map(float, found.shares[0, 0]))
+    shares = _evenly(inputs, np.array(intensities), problem.requests[:, 0], found.shares[:, 0])
     return active, shares, price if math.isfinite(price) else None, budget
+
+
+def _evenly(
+    inputs: Inputs,
+    intensities: NDArray[np.float64],  # (hours,)
+    requests: NDArray[np.float64],  # (hours,)
+    shares: NDArray[np.float64],  # (hours, levels)
+) -> tuple[float, ...]:
+    """This hour's mix: the mean over the hours that are as clean as it is.
+
+    Which of them spend is all the same to the program. Were it always the present one, then while
+    the grid stands still a debt would grow that each new horizon puts off again.
+    """
+    same = np.abs(intensities - intensities[0]) <= SAME_G_PER_KWH
+    weights = requests[same] if requests[same].sum() > 0 else None
+    mean: NDArray[np.float64] = np.average(shares[same], axis=0, weights=weights)
+    lower, upper = inputs.caps.bounds(len(mean), inputs.previous)
+    within = (mean >= np.array(lower) - 1e-9).all() and (mean <= np.array(upper) + 1e-9).all()
+    return tuple(map(float, mean if within else shares[0]))
 
 
 def _explored(inputs: Inputs, solve: Callable[[Caps], T]) -> T:
