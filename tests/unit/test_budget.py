@@ -147,6 +147,9 @@ class Grid:
     def last(self) -> Intensity:
         return self.value
 
+    def now(self) -> datetime:
+        return self.value.time + timedelta(seconds=self.age_s())
+
     def age_s(self) -> float:
         return 1800.0
 
@@ -182,17 +185,20 @@ def outcomes(
 
 
 def budget(store: Store) -> Budget:
-    store.add_policy(0, 7, PACK.hash, 0.0, b"")
+    applied, of_l0 = pb.Explanation(), pb.Explanation(active_constraint="block")
+    for version, explanation in ((7, applied), (8, of_l0)):
+        policy = pb.Policy(counter=version, explanation=explanation)
+        store.add_policy(0, version, PACK.hash, 0.0, policy.SerializeToString())
     return Budget(BankConfig(target=TARGET, hours=HOURS), store, PACK.hash)
 
 
-def look(made: Budget, grid: Grid, *, counting: bool = True) -> tuple[Horizon | None, str]:
+def look(made: Budget, grid: Grid) -> tuple[Horizon | None, str]:
     profile = priors(CONFIG, PACK.levels)
-    return made.look(grid, profile, NOW.timestamp(), counting=counting)  # type: ignore[arg-type]
+    return made.look(grid, profile, NOW.timestamp())  # type: ignore[arg-type]
 
 
-def carry(made: Budget, grid: Grid, *, counting: bool = True) -> float:
-    horizon, why = look(made, grid, counting=counting)
+def carry(made: Budget, grid: Grid) -> float:
+    horizon, why = look(made, grid)
     assert horizon is not None, why
     return horizon.carry_request_points
 
@@ -278,8 +284,7 @@ def test_each_drawn_outcome_counts_once(store: Store) -> None:
 def test_what_was_not_decided_is_not_counted(store: Store) -> None:
     made, grid = budget(store), Grid([100.0] * 6)
     carry(made, grid)
-    store.add_outcomes(outcomes(0, 1, 50))
-    assert carry(made, grid, counting=False) == 0
+    store.add_outcomes(outcomes(0, 1, 50, policy_version=8))  # of a block of L0
     assert carry(made, grid) == 0
 
 

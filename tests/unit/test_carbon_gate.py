@@ -2,6 +2,7 @@
 """When a source may be asked: on a clock that is turned by hand."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -130,3 +131,13 @@ def test_what_is_at_hand_is_always_ready(clock: Clock) -> None:
     for _ in range(10):
         gate.failed(DOWN)
         assert gate.ready()
+
+
+def test_a_refusal_may_close_it_for_longer_than_an_outage(clock: Clock) -> None:
+    """What a plan does not cover, e.g. a forecast: asked again tomorrow. An outage is shorter."""
+    paid = Gate(replace(PACE, final_s=86_400), monotonic=clock, uniform=middle)
+    for _ in range(PACE.open_after):
+        paid.failed(DOWN)
+    assert shut_for(paid, clock) == 900
+    paid.failed(FeedUnauthorized("plan"))
+    assert shut_for(paid, clock) == 86_400

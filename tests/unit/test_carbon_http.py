@@ -4,6 +4,8 @@
 import asyncio
 import gzip
 import json
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -164,3 +166,35 @@ def test_no_error_quotes_what_the_api_said(api: Api) -> None:
 def test_nobody_there(url: str) -> None:
     with pytest.raises(FeedUnavailable, match="api: "):
         asyncio.run(get_json("api", url, timeout_s=2))
+
+
+def test_a_header_that_echoes_the_key_stays_unsaid() -> None:
+    """httpx quotes a line that it can't parse, and the line may hold what we sent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def echo() -> None:
+            peer, _ = server.accept()
+            with peer:
+                peer.recv(65536)
+                peer.sendall(b"HTTP/1.1 200 OK\r\nauth-token  SECRETKEY123\r\n\r\n")
+
+        thread = threading.Thread(target=echo)
+        thread.start()
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/x"
+        with pytest.raises(FeedUnavailable) as caught:
+            asyncio.run(get_json("api", url, timeout_s=10, headers={"auth-token": "SECRETKEY123"}))
+        thread.join()
+    assert "SECRETKEY123" not in str(caught.value)
+    assert "RemoteProtocolError" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("ALL_PROXY", "nonsense://127.0.0.1:1"), ("SSL_CERT_FILE", "/nowhere/ca.pem")],
+)
+def test_a_machine_that_is_set_up_wrong_is_an_outage_and_no_crash(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(FeedUnavailable, match="proxy and certificates"):
+        asyncio.run(get_json("api", "https://127.0.0.1:1/x", timeout_s=10))

@@ -230,7 +230,8 @@ def test_auto_takes_the_declared_model_where_nothing_measures(
 ) -> None:
     caplog.set_level(logging.INFO)
     made = choose.meter(config(tmp_path))
-    assert made.said == "cpu_model (auto)"
+    assert made.said.startswith("cpu_model; no process of this stack runs")
+    assert made.said.endswith(" (auto)")
     assert made.prior_watts == 21
     assert made.read() == 0.0
     made.close()
@@ -264,8 +265,10 @@ def test_auto_never_bills_an_idle_gpu_to_a_cpu_engine(
 ) -> None:
     monkeypatch.setattr(choose, "NvmlMeter", IdleGpu)
     assert choose.chosen(config(tmp_path)) == (("cpu_model",), " (auto)")
-    monkeypatch.setattr(choose, "CPU_ENGINES", {"echo"})  # as any engine that is not ours
-    assert choose.chosen(config(tmp_path)) == (("nvml",), " (auto)")
+    beside = config(tmp_path)
+    engine = beside.engine.model_copy(update={"kind": "external"})
+    beside = beside.model_copy(update={"engine": engine})
+    assert choose.chosen(beside) == (("nvml",), " (auto)")
 
 
 def test_a_named_meter_that_is_absent_is_an_error(tmp_path: Path) -> None:

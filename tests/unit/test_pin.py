@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from sprout.control.pin import Window, mix, scheduled
+from sprout.control.pin import Window, checked, mix, scheduled
 
 LEVELS = ("L0", "L1", "L2")
 
@@ -59,3 +59,10 @@ def test_a_window_of_another_pack_s_level_rests() -> None:
 
 def test_a_mix_sums_to_exactly_1() -> None:
     assert sum(mix({"L0": 0.3333333, "L1": 0.6666666}, LEVELS)) == 1
+
+
+def test_a_day_is_named_once() -> None:
+    """Else a window of any size would be kept, and told to every watcher."""
+    window = Window("08:00", "09:00", ("mon", "mon"), "L0")
+    with pytest.raises(ValueError, match="a day twice"):
+        checked(window, ("L0", "L1"))

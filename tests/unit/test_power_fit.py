@@ -309,3 +309,12 @@ def test_receipts_by_band_of_load() -> None:
     ]
     assert rows[0] == AttributedEnergy("L1", 11.0, pytest.approx(1.0), 2, 1.0, 1.5, True)
     assert rows[1].se_joules is None
+
+
+def test_a_request_is_one_of_those_in_flight() -> None:
+    """An M/G/1 queue that shares its processor: a step costs 4 ms and 6 ms more for each in flight.
+    With 100 tokens and 0.5 requests/s, rho = 0.5 * 100 * 6 ms = 0.3, and n = 0.5 * 1 s / 0.7."""
+    model = ServiceModel(0.0, 0.0, 0.004, 0.006, 1.0, 100)
+    demand = Demand("L0", 0.5, 10, 100)
+    assert model.in_flight([demand]) == pytest.approx(0.5 * 1.0 / 0.7)
+    assert model.seconds(demand, 0.0) == pytest.approx(1.0)  # alone, it is one in flight itself

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The live profile in the control plane: what is read, how much of it, and what becomes of it."""
 
+import math
 import sqlite3
 import time
 from collections.abc import Iterator
@@ -118,8 +119,8 @@ def test_a_look_reads_no_more_than_it_must(store: Store, tmp_path: Path) -> None
 
 
 def test_load_is_that_of_a_node_whoever_chose_the_level(store: Store) -> None:
-    add(store, 1, 60, level=1, pinned=True)
-    add(store, 100, 30)
+    add(store, 1, 60, 5.0, level=1, pinned=True)
+    add(store, 100, 30, 5.0)
     now = time.time()
     demand = store.recent(PACK.hash, 1000, now - LOAD_WINDOW_S).demand(
         PACK.levels, LOAD_WINDOW_S, now, 1000
@@ -128,13 +129,23 @@ def test_load_is_that_of_a_node_whoever_chose_the_level(store: Store) -> None:
     assert (demand[0].input_tokens, demand[0].output_tokens) == (50, 100)
 
 
+def test_a_flushed_spool_is_no_load(store: Store) -> None:
+    """What was served hours ago and is heard of now."""
+    add(store, 1, 500, 7200.0)
+    now = time.time()
+    demand = store.recent(PACK.hash, 1000, now - LOAD_WINDOW_S).demand(
+        PACK.levels, LOAD_WINDOW_S, now, 1000
+    )
+    assert [d.per_s for d in demand] == [0, 0, 0]
+
+
 def test_company_is_counted_and_edges_are_left_out(store: Store) -> None:
     add(store, 1, 200)
     recent = store.recent(PACK.hash, 1000, 0.0)
-    costs, until = recent.costs(0.0)
+    costs, until = recent.costs(0.0, math.inf)
     assert costs.in_flight == pytest.approx(10, abs=0.6)
     assert 150 < len(costs) < 195  # without the first and the last ten or so
-    again, later = recent.costs(until)
+    again, later = recent.costs(until, math.inf)
     assert (len(again), later) == (0, until)  # each once
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from sprout.config import Config, load
-from sprout.errors import PrerequisiteError, StackError
+from sprout.errors import ConfigError, PrerequisiteError, StackError
 from sprout.serve import bundle, doctor, ports, weights
 from sprout.serve.doctor import Mark
 from sprout.serve.probes import Canary, _verdict
@@ -262,3 +262,11 @@ def test_the_example_day_is_what_its_formula_says() -> None:
     )
     assert made.stdout == (root / "examples" / "synthetic-day.csv").read_bytes()
     load(root / "examples" / "sprout.toml", environ={})
+
+
+def test_an_engine_that_is_started_elsewhere_is_not_started_here(tmp_path: Path) -> None:
+    cfg = load(
+        flags={"engine.kind": "external", "stack.name": "ext", "stack.state_dir": str(tmp_path)}
+    )
+    with pytest.raises(ConfigError, match="started elsewhere"):
+        Stack(cfg).run()

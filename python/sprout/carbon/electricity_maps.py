@@ -64,8 +64,8 @@ class ElectricityMapsSource:
         if hours > FREE_HISTORY_HOURS:
             try:
                 return await self._past(hours)
-            except FeedUnauthorized:
-                pass  # not in this plan
+            except (FeedUnauthorized, FeedZoneError):
+                pass  # not in this plan, or not in this version
         return self._values(await self._get("history"), "history")
 
     async def forecast(self, hours: float) -> list[Intensity]:

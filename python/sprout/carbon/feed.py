@@ -26,6 +26,7 @@ LOG = logging.getLogger(__name__)
 
 # Values are at most an hour apart; a wider gap means that some were missed.
 GAP = timedelta(minutes=90)
+CORRECTED_EVERY = timedelta(hours=12)
 
 
 class History(Protocol):
@@ -65,7 +66,7 @@ class Feed:
         self._problem: str | None = None
         self._store_error: str | None = None
         self._stored: dict[Series, Intensity] = {}  # the newest of each
-        self._backfilled: set[Series] = set()
+        self._backfilled: dict[Series, datetime] = {}  # up to which value
         self._polled: datetime | None = None  # on the clock of the source in force
 
     @property
@@ -120,11 +121,15 @@ class Feed:
         series, values = value.series, [value]
         newest = self._stored.get(series)
         if newest is not None and value.time - newest.time > GAP:
-            self._backfilled.discard(series)
+            self._backfilled.pop(series, None)
+        # What was estimated when it was new may be known by now: the last days are asked for again.
+        again = self._backfilled.get(series)
+        if value.estimated and again is not None and value.time - again > CORRECTED_EVERY:
+            del self._backfilled[series]
         if series not in self._backfilled:
             past = await member.past(self._history_hours)
             if past is not None:  # else the range says itself how much of it there is
-                self._backfilled.add(series)
+                self._backfilled[series] = value.time
                 values = [*past, value]
         elif value == newest and self._store_error is None:
             return
@@ -133,7 +138,16 @@ class Feed:
             self._stored[series], self._store_error = value, None
         except SproutError as error:
             self._store_error = str(error)
-            self._backfilled.discard(series)  # not kept, so it is asked for again
+            self._backfilled.pop(series, None)  # not kept, so it is asked for again
+
+    def now(self) -> datetime | None:
+        """The hour that `last` is used for, on its source's clock; None without a value."""
+        value, held = self.last(), self._held
+        if value is None:
+            return None
+        if held is None or value is not held[1].value:  # the fallback's
+            return self._chain.first.clock()
+        return value.time + timedelta(seconds=self.age_s() or 0.0)
 
     def last(self) -> Intensity | None:
         """What to decide on; None without a value, or where the operator wants none that is old."""

@@ -31,6 +31,7 @@ class Pace:
     retry_max_s: float = 0.0
     open_after: int = 5  # failures in a row
     open_s: float = 0.0
+    final_s: float = 0.0  # the same after a refusal that waiting does not cure; 0: open_s
 
 
 class Breaker(StrEnum):
@@ -72,7 +73,9 @@ class Gate:
         pace = self._pace
         self.failures += 1
         self._open = self._open or self.failures >= pace.open_after or isinstance(error, FINAL)
-        if self._open:
+        if isinstance(error, FINAL) and pace.final_s:
+            wait_s = pace.final_s
+        elif self._open:
             wait_s = pace.open_s
         else:
             wait_s = min(pace.retry_max_s, pace.retry_s * 2.0 ** (self.failures - 1))

@@ -47,8 +47,14 @@ async def get_json(
             )
     except TimeoutError:
         raise FeedUnavailable(f"{name}: no answer within {timeout_s:g} s") from None
+    except httpx.ConnectError as error:  # before anything was sent, so it can quote nothing
+        raise FeedUnavailable(f"{name}: no connection: {error}") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise FeedUnavailable(f"{name}: {type(error).__name__}: {error}") from None
+        raise FeedUnavailable(f"{name}: {type(error).__name__}") from None
+    except (OSError, ValueError, ImportError) as error:  # a proxy or certificates that can't be
+        raise FeedUnavailable(
+            f"{name}: {type(error).__name__}: are proxy and certificates of this machine right?"
+        ) from None
     try:
         return json.loads(body)
     except (ValueError, RecursionError):

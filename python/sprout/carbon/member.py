@@ -53,7 +53,7 @@ class Member:
         self.error: str | None = "not asked yet"
         self._gate = Gate(pace, monotonic=monotonic)
         # What a plan does not cover today it may tomorrow.
-        paid = replace(pace, poll_s=0.0, open_s=DAY_S if pace.open_s else 0.0)
+        paid = replace(pace, poll_s=0.0, final_s=DAY_S if pace.open_s else 0.0)
         self._forecast_gate = Gate(paid, monotonic=monotonic)
         self._past_gate = Gate(paid, monotonic=monotonic)
         self._forecast_hours = forecast_hours

@@ -86,18 +86,19 @@ class Archive:
     def close(self) -> None:
         self._engine.dispose()
 
-    def sums(self, span: Span) -> list[Sums]:
+    def sums(self, span: Span, *, by_task: bool = True) -> list[Sums]:
+        """by_task: clients name tasks as they like, and there may be as many as requests."""
         c = _O
-        columns: list[Any] = [c.policy_version, c.arm, c.level, c.task, sa.func.count()]
+        keys: list[Any] = [c.policy_version, c.arm, c.level]
+        named = [*keys, c.task] if by_task else [*keys, sa.literal("")]
+        columns: list[Any] = [*named, sa.func.count()]
         for column in (c.energy_joules, c.carbon_g, c.output_tokens, c.device_seconds):
             columns += [sa.func.total(column), sa.func.total(column * column)]
             if column is c.carbon_g:
                 columns.append(sa.func.count(column))
         columns += [sa.func.total(c.energy_estimated), sa.func.total(_CUT)]
         query = (
-            sa.select(*columns)
-            .where(*self._within(span))
-            .group_by(c.policy_version, c.arm, c.level, c.task)
+            sa.select(*columns).where(*self._within(span)).group_by(*(named if by_task else keys))
         )
         with self._reading() as db:
             rows = db.execute(query).all()

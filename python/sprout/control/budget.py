@@ -21,6 +21,7 @@ from sprout.carbon import Feed, Intensity
 from sprout.carbon.forecast import DAY, MAX_HOURS, WEEK, hourly, predict
 from sprout.config import BankConfig
 from sprout.control.inputs import Horizon
+from sprout.control.notes import notes
 from sprout.control.store import Store
 from sprout.errors import FeedError
 from sprout.optimize.bank import carry_on
@@ -53,26 +54,19 @@ class Budget:
         feed: Feed,
         profile: Sequence[LevelProfile],
         now: float,
-        *,
-        counting: bool,
     ) -> tuple[Horizon | None, str]:
-        """(the horizon, "") or (None, why there is none).
-
-        now: seconds since 1970. counting: False while what is served is not what was decided
-        (shadow, a block of L0): such outcomes neither earn nor spend.
-        """
+        """(the horizon, "") or (None, why there is none). now: seconds since 1970."""
         target = self._config.target
-        value, age_s = feed.last(), feed.age_s()
-        if value is None:
-            self._count(profile, target, math.inf, counting)
+        value, now_there = feed.last(), feed.now()
+        if value is None or now_there is None:
+            self._count(profile, target, math.inf, counting=True)
             return None, "no carbon intensity"
-        now_there = value.time + timedelta(seconds=age_s or 0.0)
         ahead, basis = self._ahead(feed, value, now_there)
         live = abs(now_there.timestamp() - now) < HOUR_S
         requests, traffic = self._requests(now) if live else self._replayed()
         # A surplus is worth at most one horizon at the target's distance from L0.
         most = sum(requests) * (1 - target) / POINT
-        self._count(profile, target, most, counting and live)
+        self._count(profile, target, most, counting=live)
         basis = f"{basis}; traffic: {traffic}"
         return Horizon((value.g_per_kwh, *ahead), requests, target, self._carry, basis), ""
 
@@ -131,9 +125,13 @@ class Budget:
         return self._traffic[1], self._traffic[2]
 
     def _count(
-        self, profile: Sequence[LevelProfile], target: float, most: float, counting: bool
+        self, profile: Sequence[LevelProfile], target: float, most: float, *, counting: bool
     ) -> None:
-        """Takes what came since the last look."""
+        """Takes what came since the last look.
+
+        Outcomes of policies that were not what was decided (shadow, a block of L0, a pause) neither
+        earn nor spend, whenever they come.
+        """
         last, _ = self._store.last_ids()
         q0 = profile[0].preference
         if self._after is None or q0 <= 0:
@@ -141,10 +139,13 @@ class Budget:
             return
         if last == self._after:
             return
-        served = self._store.served(self._after, last, self._pack_hash)
         carry = self._carry
-        for level, requests in served.items() if counting else ():
-            if level < len(profile):
+        served = self._store.served(self._after, last, self._pack_hash) if counting else []
+        versions = sorted({version for version, _, _ in served})
+        known = notes(self._store.policy_messages(versions))
+        applied = {version for version, made in known.items() if made.standing == "policy"}
+        for version, level, requests in served:
+            if version in applied and level < len(profile):
                 preference = profile[level].preference / q0
                 carry = carry_on(carry, requests, preference, target, math.inf)
         self._keep(last, min(carry, most))

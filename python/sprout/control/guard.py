@@ -3,8 +3,9 @@
 
 Truncation comes from outcomes, by arm: control and held-back requests are L0's, drawn by the same
 dice. Feedback comes from clients, and a receipt tells its level, not its arm: so it is compared by
-level, requests at a shorter level with those at L0, both as drawn under the same policies. Requests
-under a policy that was not applied (shadow, a block of L0, a pause) are nobody's.
+level, requests at a shorter level with those at L0. Both are compared within a policy version,
+where a fair draw is all that tells them apart. Requests under a policy that was not applied
+(shadow, a block of L0, a pause) are nobody's.
 
 It begins anew every `window_hours`, so that a change for the worse is not hidden by months of good
 answers, and when an operator resumes. The counts live in memory; after a restart they are made
@@ -37,7 +38,6 @@ class Guard:
 
     def __init__(self, config: GuardConfig, store: Store, wall: Callable[[], float]) -> None:
         self._config, self._store, self._wall = config, store, wall
-        self._notes: dict[int, Note] = {}
         stored = store.setting(SETTING)
         self._restart = stored is None
         self._clear(*(stored or (0, 0, wall())))
@@ -49,6 +49,7 @@ class Guard:
         self._requests: Requests = Counter()
         self._cut: Requests = Counter()
         self._said: Said = Counter()
+        self._notes: dict[int, Note] = {}
 
     def restart(self) -> None:
         """Forget what was seen, at the next look: an operator resumed."""
@@ -95,29 +96,51 @@ def tallies(
         for key, count in requests.items()
         if key[0] in applied and key[1] not in NOT_DRAWN
     }
-    by_arm = [
-        Tally(
-            sum(n for key, n in drawn.items() if (key[1] in L0_ARMS) == at_l0),
-            sum(cut[key] for key in drawn if (key[1] in L0_ARMS) == at_l0),
-        )
-        for at_l0 in (False, True)
-    ]
-    found = {TRUNCATION: (by_arm[0], by_arm[1])}
+    complaints: Said = Counter()
+    for (version, arm, level, kind), count in said.items():
+        if arm not in NOT_DRAWN:
+            complaints[version, "", level, kind] += count
+    at_l0 = _strata(drawn, cut, lambda key: key[1] in L0_ARMS)
+    found = {TRUNCATION: _matched(at_l0)}
     for kind in REPORTED:
-        by_level = []
-        for at_l0 in (False, True):
-            n = sum(count for key, count in drawn.items() if (key[2] == 0) == at_l0)
-            wrong = sum(
-                count
-                for (version, arm, level, what), count in said.items()
-                if what == kind
-                and version in applied
-                and arm not in NOT_DRAWN
-                and (level == 0) == at_l0
-            )
-            by_level.append(Tally(n, min(wrong, n)))  # one request, one complaint
-        found[kind] = (by_level[0], by_level[1])
+        strata = _strata(drawn, Counter(), lambda key: key[2] == 0)
+        for (version, _, level, what), count in complaints.items():
+            if what == kind and version in strata:
+                strata[version][level == 0][1] += count
+        found[kind] = _matched(strata)
     return found
+
+
+def _strata(
+    drawn: Mapping[tuple[int, str, int], int],
+    wrong: Requests,
+    l0: Callable[[tuple[int, str, int]], bool],
+) -> dict[int, tuple[list[int], list[int]]]:
+    """By policy version: ([requests, of them wrong] of the policy, the same of L0)."""
+    found: dict[int, tuple[list[int], list[int]]] = {}
+    for key, count in drawn.items():
+        side = found.setdefault(key[0], ([0, 0], [0, 0]))[l0(key)]
+        side[0] += count
+        side[1] += wrong[key]
+    return found
+
+
+def _matched(strata: Mapping[int, tuple[list[int], list[int]]]) -> tuple[Tally, Tally]:
+    """Both sides with as many requests of each policy version as the smaller side has of it.
+
+    Within a version a fair draw tells the sides apart; over several, mix and complaints may both
+    follow the hour of the day. A version with more complaints than requests is left out: they were
+    repeated, or are of an earlier time.
+    """
+    requests, policy_wrong, l0_wrong = 0, 0.0, 0.0
+    for policy, l0 in strata.values():
+        both = min(policy[0], l0[0])
+        if both == 0 or policy[1] > policy[0] or l0[1] > l0[0]:
+            continue
+        requests += both
+        policy_wrong += policy[1] * both / policy[0]
+        l0_wrong += l0[1] * both / l0[0]
+    return Tally(requests, round(policy_wrong)), Tally(requests, round(l0_wrong))
 
 
 def sentence(verdict: Verdict, config: GuardConfig) -> str:
@@ -125,6 +148,6 @@ def sentence(verdict: Verdict, config: GuardConfig) -> str:
     policy, l0 = verdict.policy, verdict.l0
     return (
         f"{PREFIX}{verdict.kind} in {100 * policy.rate:.1f} % of {policy.requests} requests under "
-        f"the policy, {100 * l0.rate:.1f} % of {l0.requests} at L0; more than "
+        f"the policy, {100 * l0.rate:.1f} % of as many at L0; more than "
         f"{100 * config.bound:g} points worse (false alarm at most {config.alpha:g})"
     )

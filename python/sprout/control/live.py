@@ -43,7 +43,7 @@ class Live:
             return self._attributed, self._engine()
         recent = store.recent(self._pack.hash, RECENT_OUTCOMES, now - LOAD_WINDOW_S)
         if fresh:
-            costs, self._ended = recent.costs(self._ended)
+            costs, self._ended = recent.costs(self._ended, now)
             self.monitor.take(costs)
         self._revision = revision
         reasons = self._engine()

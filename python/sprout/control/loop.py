@@ -265,10 +265,10 @@ class Loop:
         if why is not None:
             self._publish(why)
             await self._keep("policy", self._store_policies)
-            if self.blocks.pending:
-                await self._keep("blocks", self.blocks.flush)
         elif self.publisher.since_issued_s() >= control.ttl_s / RENEWALS_PER_TTL:
             self.publisher.renew()
+        if self.blocks.pending:
+            await self._keep("blocks", self.blocks.flush)
 
     async def _judge(self) -> None:
         """A policy that makes answers worse is paused, until an operator resumes."""
@@ -324,11 +324,17 @@ class Loop:
             profile, reasons = self._live.look(self._store, self._wall())
         except ControlError as error:
             reasons["profile"] = f"outcomes can't be read: {error}"
+        except Exception as error:  # one input that fails must not stop the others, nor the policy
+            LOG.exception("profile")
+            reasons["profile"] = f"the profile is not kept up: {type(error).__name__}"
         horizon, why_none = self._facts.horizon, self._facts.no_horizon
         try:
             horizon, why_none = self._look_ahead(profile)
         except ControlError as error:
             reasons["budget"] = f"the quality budget is not kept up: {error}"
+        except Exception as error:
+            LOG.exception("budget")
+            reasons["budget"] = f"the quality budget is not kept up: {type(error).__name__}"
         return Facts(self._feed.last(), self._feed.range(), profile, reasons, horizon, why_none)
 
     def _look_ahead(self, profile: Sequence[LevelProfile]) -> tuple[Horizon | None, str]:
@@ -336,8 +342,7 @@ class Loop:
         if self.wishes.objective.mode != "bank":
             self._budget.end()
             return None, "not looked at yet"
-        counting = not self._held(self.blocks.now())
-        return self._budget.look(self._feed, profile, self._wall(), counting=counting)
+        return self._budget.look(self._feed, profile, self._wall())
 
     def _held(self, block: Block | None) -> str:
         """Why the decision is not applied: "shadow" or "block"; "" = it is."""
@@ -375,7 +380,7 @@ class Loop:
             made,
             pinned=pinned,
             block=block.name if block else "",
-            held=self._held(block),
+            held=self._held(None if pinned is not None else block),  # a pin stands above blocks
             horizon=self._facts.horizon,
             no_horizon=self._facts.no_horizon,
         )
@@ -407,8 +412,12 @@ class Loop:
             trigger=why,
             pin=self._pin,
         )
-        drill = "an operator overrode the intensity" if overridden else ""
-        self.blocks.published(inputs.block, "it was paused" if self._pause is not None else drill)
+        spoilt = {
+            "it was paused": self._pause is not None,
+            "the mix was pinned": self._pin is not None,
+            "an operator overrode the intensity": overridden,
+        }
+        self.blocks.published(inputs.block, next((why for why, so in spoilt.items() if so), ""))
         number, body = version(policy), policy.SerializeToString()
         self._unsaved[number] = (
             *(policy.epoch, number, policy.pack_hash, self._wall(), body),

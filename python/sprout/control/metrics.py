@@ -289,22 +289,16 @@ def _policy(moment: _Moment) -> Iterator[Metric]:
 
 
 def _capacity(found: Freed | Absent) -> Iterator[Metric]:
-    """For autoscalers; without samples where the comparison can't be made."""
+    """For whoever sizes the fleet; without samples where the comparison can't be made."""
     bounds: tuple[tuple[str, float], ...] = ()
-    whole = None
     if isinstance(found, Freed):
-        needed, whole = found.ratio, found.releasable_whole
+        needed = found.ratio
         bounds = (("low", needed.low), ("estimate", needed.value), ("high", needed.high))
     yield _by(
         "sprout_capacity_needed_ratio",
-        "Share of the fleet that serves the same requests at the same latency, against L0.",
+        "Share of a fleet sized for L0 that serves the same requests at the same latency.",
         "bound",
         bounds,
-    )
-    yield _gauge(
-        "sprout_releasable_replicas",
-        "Nodes that could surely go without a change of latency.",
-        whole,
     )
 
 

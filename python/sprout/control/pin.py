@@ -50,6 +50,8 @@ def checked(window: Window, levels: Sequence[str]) -> Window:
             raise ValueError(f"{what} must be HH:MM: {text!r}")
     if window.start == window.end:
         raise ValueError(f"a window from {window.start} to {window.end} holds nothing")
+    if len(set(window.weekdays)) < len(window.weekdays):
+        raise ValueError("weekdays names a day twice")
     wrong = [day for day in window.weekdays if day not in WEEKDAYS]
     if wrong:
         raise ValueError(f"weekdays are {', '.join(WEEKDAYS)}: {wrong[0]!r}")

@@ -45,23 +45,28 @@ class Recent:
     ) -> list[Demand]:
         """The traffic of a mean node by level; token counts 0 where a level had none.
 
-        window_s: what was asked for; if all `limit` rows came, they reach back less far.
+        By when requests ended, not by when they were heard of: an agent that was cut off reports an
+        hour's at once. window_s: what was asked for; if all `limit` rows came, they may reach back
+        less far.
         """
-        nodes = max(1, len(np.unique(self.node)))
+        lately = (self.end > now - window_s) & (self.end <= now)
+        nodes = max(1, len(np.unique(self.node[lately])))
         span = window_s
-        if len(self) >= limit:
-            span = min(window_s, max(now - float(self.stored_at.min()), 1.0))
+        if lately.any() and len(self) >= limit:
+            span = min(window_s, max(now - float(self.end[lately].min()), 1.0))
         rows = []
         for index, level in enumerate(levels):
-            own = self.level == index
+            own = lately & (self.level == index)
             count = int(own.sum())
             tokens = (self.input_tokens[own], self.output_tokens[own])
             means = [float(t.mean()) if count else 0.0 for t in tokens]
             rows.append(Demand(level, count / span / nodes, *means))
         return rows
 
-    def costs(self, ended_after: float) -> tuple[Costs, float]:
+    def costs(self, ended_after: float, now: float) -> tuple[Costs, float]:
         """(the eligible ones that ended after a time, in order; the time up to which).
+
+        now: later ends are of a node whose clock is fast, and would hide all that follow.
 
         Only those whose company is known: requests that began before the oldest row ended, or that
         ended so lately that longer ones may still be at work beside them, are left out.
@@ -73,7 +78,7 @@ class Recent:
             own = self.node == node
             in_flight[own] = concurrency(self.start[own], self.end[own])
         lag = float(np.quantile(self.end - self.start, 0.95))
-        until = max(ended_after, float(self.end.max()) - lag)
+        until = max(ended_after, min(float(self.end.max()), now) - lag)
         known = (self.start >= self.end.min()) & (self.end <= until) & (self.end > ended_after)
         chosen = np.flatnonzero(known & self.eligible)
         return _costs(self, chosen[np.argsort(self.end[chosen])], in_flight), until

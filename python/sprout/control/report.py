@@ -155,7 +155,7 @@ def make(archive: Archive, span: Span) -> Report:
 
 def capacity(archive: Archive, span: Span) -> Freed | Absent:
     """That part of the report alone. ControlError where the store can't be read."""
-    sums = archive.sums(span)
+    sums = archive.sums(span, by_task=False)
     known = {n.version: n for n in archive.notes_of(sorted({s.policy_version for s in sums} - {0}))}
     drawn = any(drawn_as(s, known) is not None for s in sums)
     nodes = len(archive.requests(span)) if drawn else 0

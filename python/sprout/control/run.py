@@ -71,7 +71,7 @@ async def _run(config: Config, store: Store, port_file: Path, stop: asyncio.Even
         range_hours=control.range_hours,
         range_min_hours=control.range_min_hours,
         fallback=carbon.fallback,
-        history_hours=control.bank.hours if control.mode == "bank" else 0.0,
+        history_hours=control.bank.hours,  # operators may ask for a budget at any time
     )
     loop = Loop(config, store, feed)
     overview = Overview(feed.series[0], loop, store)

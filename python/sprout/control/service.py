@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
@@ -31,6 +32,8 @@ class Service(Operators):
         super().__init__(loop, store, overview)
         self._counted = counted
         self._readings = Readings(store, loop.blocks.reading_s)
+        # Threads of their own: reports that wait for a slow store must not hold up an operator.
+        self._takers = ThreadPoolExecutor(2, thread_name_prefix="reports")
 
     async def GetPolicy(self, request: pb.GetPolicyRequest, context: Any) -> pb.Policy:
         policy = self._loop.publisher.policy()
@@ -49,7 +52,8 @@ class Service(Operators):
         self, request: pb.ReportOutcomesRequest, context: Any
     ) -> pb.ReportOutcomesResponse:
         try:
-            stored = await asyncio.to_thread(self._take, request)
+            loop = asyncio.get_running_loop()
+            stored = await loop.run_in_executor(self._takers, self._take, request)
         except ValueError as error:
             LOG.warning("refused a report of %.64r: %s", request.node, error)
             self._counted.refused.labels("invalid").inc()

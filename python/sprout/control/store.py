@@ -359,25 +359,30 @@ class Store:
         with self._reading() as db:
             return [(row[0], row[1], row[2], row[3], int(row[4])) for row in db.execute(query)]
 
-    def served(self, after: int, up_to: int, pack_hash: int) -> dict[int, int]:
-        """Requests by level, of a range of ids, that were drawn under a policy of this pack."""
+    def served(self, after: int, up_to: int, pack_hash: int) -> list[tuple[int, int, int]]:
+        """(policy version, level, requests), of a range of ids, drawn under policies of a pack."""
         o = t.OUTCOMES.c
         query = (
-            sa.select(o.level, sa.func.count())
+            sa.select(o.policy_version, o.level, sa.func.count())
             .where(o.id > after, o.id <= up_to, o.pack_hash == pack_hash, o.arm.like("L%"))
-            .group_by(o.level)
+            .group_by(o.policy_version, o.level)
         )
         with self._reading() as db:
-            return {row[0]: row[1] for row in db.execute(query)}
+            return [(row[0], row[1], row[2]) for row in db.execute(query)]
 
     def hourly_requests(self, since_hour: int, until_hour: int) -> dict[int, int]:
-        """Requests opened in each hour since 1970, since_hour <= hour < until_hour, but probes."""
+        """Requests by the hour since 1970 that they were opened in, since_hour <= h < until_hour;
+        those whose level was drawn, as `served` counts them."""
         o = t.OUTCOMES.c
         hour = sa.cast(o.opened_at / 3600, sa.Integer)
         query = (
             sa.select(hour, sa.func.count())
             .where(
-                o.opened_at >= 3600 * since_hour, o.opened_at < 3600 * until_hour, o.arm != "probe"
+                # What is stored after it was opened, which has the index, or an hour's skew before.
+                o.stored_at >= 3600 * (since_hour - 1),
+                o.opened_at >= 3600 * since_hour,
+                o.opened_at < 3600 * until_hour,
+                o.arm.like("L%"),
             )
             .group_by(hour)
         )
@@ -443,6 +448,11 @@ class Store:
             ).rowcount
             kept = sa.select(t.POLICIES.c.version)
             db.execute(t.DECISIONS.delete().where(t.DECISIONS.c.version.not_in(kept)))
+            f = t.FEEDBACK.c
+            said = sa.select(f.id).order_by(f.id.desc()).offset(newest_outcomes).limit(1)
+            removed += db.execute(
+                t.FEEDBACK.delete().where(f.id <= said.scalar_subquery())
+            ).rowcount
             past = sa.select(o.id).order_by(o.id.desc()).offset(newest_outcomes).limit(1)
             last = db.scalar(past)
             if last is not None:

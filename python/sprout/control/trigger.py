@@ -4,7 +4,9 @@
 import math
 
 from sprout.control.plan import Plan
-from sprout.profile import moved
+from sprout.profile import MARGINAL, moved
+
+SAME_SHARE = 0.01
 
 
 def trigger(
@@ -22,9 +24,17 @@ def trigger(
         "degraded": set(old.degraded) != set(new.degraded),
         "intensity": _apart(old.intensity_g_per_kwh, new.intensity_g_per_kwh, reach),
         "range": any(_apart(_known(a), _known(b), reach) for a, b in ends),
-        "profile": moved(old.profile, new.profile, profile_ratio),
+        "profile": moved(old.profile, new.profile, profile_ratio) and _matters(old, new),
     }
     return next((name for name, changed in what.items() if changed), None)
+
+
+def _matters(old: Plan, new: Plan) -> bool:
+    """Marginal energy moves with each minute's traffic; it is news where the mix moves with it."""
+    if any(p.energy_basis != MARGINAL for p in (*old.profile, *new.profile)):
+        return True
+    before, after = old.would_be or old.shares, new.would_be or new.shares
+    return any(abs(a - b) > SAME_SHARE for a, b in zip(before, after, strict=True))
 
 
 def _apart(old: float | None, new: float | None, reach: float) -> bool:

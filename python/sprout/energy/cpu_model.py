@@ -30,7 +30,6 @@ class CpuModelMeter:
 
     name = "cpu_model"
     estimated = True
-    problem = ""
 
     def __init__(
         self,
@@ -67,6 +66,11 @@ class CpuModelMeter:
                 self._seen[key] = after
         self._joules += cpu_s * self._watts_per_core
         return self._joules
+
+    @property
+    def problem(self) -> str:
+        """0 J of nobody is no measurement."""
+        return "" if self._seen else f"no process of this stack runs (no pid file in {self._pids})"
 
     def memory(self) -> Memory:
         counters = {f"{pid}:{born}": cpu_s for (pid, born), cpu_s in self._seen.items()}

@@ -3,8 +3,10 @@
 
     seconds = fixed + p * input tokens + (d + g * in flight) * output tokens
 
-A decoding step serves all that are in flight, and takes a little longer for each of them. With
-Little's law the number in flight then has a closed form: n = sum of rates x seconds, linear in n.
+A decoding step serves all that are in flight, the request itself included, and takes a little
+longer for each of them. A request that comes at random finds the mean number n of others (Poisson
+arrivals see time averages), so it is one of n + 1. With Little's law n then has a closed form: the
+sum of rates x seconds is linear in n.
 """
 
 import math
@@ -42,7 +44,7 @@ class ServiceModel:
     requests: int
 
     def seconds(self, demand: Demand, in_flight: float) -> float:
-        """Of one request while `in_flight` are at work."""
+        """Of one request that finds `in_flight` others at work."""
         company = self.decode_s_per_token_in_flight * in_flight * demand.output_tokens
         return self._alone(demand) + company
 
@@ -59,10 +61,11 @@ class ServiceModel:
 
     def _alone(self, demand: Demand) -> float:
         """Seconds but for the company of others."""
+        per_token = self.decode_s_per_token + self.decode_s_per_token_in_flight
         return (
             self.fixed_s
             + self.prefill_s_per_token * demand.input_tokens
-            + self.decode_s_per_token * demand.output_tokens
+            + per_token * demand.output_tokens
         )
 
     def _room(self, traffic: Sequence[Demand]) -> float:

@@ -20,6 +20,7 @@ from sprout_ext.clock import ClockReader
 
 POLL_S = 0.1
 SILENCE_S = 10.0  # without a new reading: no meter to profile with
+GONE_S = 15.0  # agents report about once a second
 SKEW_S = 3.0  # agents report once a second
 
 
@@ -46,10 +47,13 @@ def from_nodes(nodes: Callable[[], Sequence[pb.NodeStatus]]) -> Callable[[], Rea
     """Adds up what the agents last reported. ControlError where their clocks are not this one's."""
 
     def read() -> Reading | None:
-        found = nodes()
-        if not found:
+        now = time.time()
+        aged = [(node, now - node.time.ToNanoseconds() / 1e9) for node in nodes()]
+        # One that was silent for long is gone; the control plane remembers it all the same.
+        aged = [(node, age_s) for node, age_s in aged if age_s < GONE_S]
+        if not aged:
             return None
-        ages = [time.time() - node.time.ToNanoseconds() / 1e9 for node in found]
+        found, ages = zip(*aged, strict=True)
         if min(ages) < -SKEW_S:
             raise ControlError("an agent's clock runs ahead of this machine's: set both by NTP")
         # Reports of several nodes differ by up to a second; their mean time is that of the sum.

@@ -69,6 +69,7 @@ class Stack:
 
     def run(self) -> None:
         """On the main thread. Raises StackError, PrerequisiteError, ConfigError."""
+        self._refuse_external()
         self.paths.ensure()
         with StackLock(self.paths, whole=self._whole), self._signals():
             clean_stale(self.paths, self._processes)
@@ -104,6 +105,13 @@ class Stack:
         }
         made = [makers[name]() for name in PROCESSES if name in self._processes]
         return [service for service in made if service is not None]
+
+    def _refuse_external(self) -> None:
+        if self.cfg.engine.kind == "external" and {"engine", "triton"} & set(self._processes):
+            raise ConfigError(
+                'engine.kind = "external" is for an engine that is started elsewhere; this command '
+                "starts Triton with one of Sprout's own: llama_cpp or echo"
+            )
 
     def _needs_model(self) -> bool:
         cfg = self.cfg.engine

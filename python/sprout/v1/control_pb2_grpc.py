@@ -167,8 +167,8 @@ class ControlServicer:
         raise NotImplementedError('Method not implemented!')
 
     def SetObjective(self, request, context):
-        """What the loop decides by, in place of the configuration; outlives restarts. FAILED_PRECONDITION
-        for what this control plane can't do yet. The objective in force is in the Status.
+        """What the loop decides by, in place of the configuration; outlives restarts. The
+        objective in force is in the Status.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
