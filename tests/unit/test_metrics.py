@@ -258,7 +258,6 @@ def test_a_reason_of_an_unknown_kind_is_other(tmp_path: Path) -> None:
         published={},
         watchers={},
         nodes=[],
-        heard=0,
     )
     families = {family.name: family for family in metrics._health(moment)}
     on = [s.labels["kind"] for s in families["sprout_degraded_reason"].samples if s.value]

@@ -90,8 +90,7 @@ class _Moment:
     pinned: bool
     published: dict[str, int]  # policies by trigger
     watchers: dict[str, int]  # by stream
-    nodes: list[pb.NodeStatus]
-    heard: int  # of how many of them within a minute
+    nodes: list[pb.NodeStatus]  # heard of within a minute
 
 
 class Decisions(Collector):
@@ -132,8 +131,7 @@ class Decisions(Collector):
             pinned=loop.pinned() is not None,
             published=dict(loop.publisher.published),
             watchers={"policy": loop.publisher.watchers, "status": overview.watchers},
-            nodes=list(overview.nodes.values()),
-            heard=overview.heard_within(60.0),
+            nodes=overview.heard_within(60.0),
         )
 
     def _outcomes(self) -> Iterator[Metric]:
@@ -315,7 +313,7 @@ def _health(moment: _Moment) -> Iterator[Metric]:
     yield _gauge("sprout_pinned", "1: a pin or the schedule makes the mix.", moment.pinned)
     yield _by("sprout_watchers", "Streams open now.", "stream", moment.watchers.items())
     nodes = moment.nodes
-    yield _gauge("sprout_nodes", "Nodes that reported in the last minute.", moment.heard)
+    yield _gauge("sprout_nodes", "Nodes that reported in the last minute.", len(moment.nodes))
     sums = {
         "sprout_node_active_requests": ("Requests in the engines now.", "active"),
         "sprout_node_spooled_outcomes": ("Outcomes that wait on nodes.", "spooled"),

@@ -43,10 +43,10 @@ class Overview:
             oldest = next(iter(self.nodes))
             del self.nodes[oldest], self._heard[oldest]
 
-    def heard_within(self, seconds: float) -> int:
-        """How many nodes reported in so long."""
+    def heard_within(self, seconds: float) -> list[pb.NodeStatus]:
+        """Of the nodes that reported in so long; others may be gone for good."""
         since = time.monotonic() - seconds
-        return sum(when >= since for when in self._heard.values())
+        return [status for node, status in self.nodes.items() if self._heard[node] >= since]
 
     async def status(self) -> pb.Status:
         loop = self._loop
