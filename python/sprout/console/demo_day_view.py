@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sprout.console.demo_checks import Check
 from sprout.console.demo_day_result import HOURS, Day, Saving, quarters, saving
+from sprout.console.demo_view import verdict
 from sprout.console.output import out
 
 _INK, _FAINT, _GRID = "#22303a", "#6b7780", "#b5533c"
@@ -23,12 +24,7 @@ def show(day: Day, checks: list[Check], picture: Path) -> None:
     out.print()
     out.print(_table(day))
     _fine_print(day)
-    for check in checks:
-        if not check.ok:
-            out.print(f"[red]NOT SO[/]: {check.what} ({check.detail})", markup=True)
-    if all(check.ok for check in checks):
-        out.print(f"[green]{len(checks)} checks passed[/]: it all really happened.")
-    out.print(f"picture: {picture}")
+    verdict(checks, picture)
 
 
 def _table(day: Day) -> Table:

@@ -54,6 +54,11 @@ def show(result: Result, cfg: Config, checks: list[Check], picture: Path) -> Non
     _policy(result)
     out.print(_comparison(result))
     _fine_print(result)
+    verdict(checks, picture)
+
+
+def verdict(checks: list[Check], picture: Path) -> None:
+    """Whether it really happened, and where the picture is."""
     for check in checks:
         if not check.ok:
             out.print(f"[red]NOT SO[/]: {check.what} ({check.detail})", markup=True)

@@ -18,15 +18,11 @@ from sprout.control import tables as t
 from sprout.control.notes import Note, note
 from sprout.control.rows import BlockRow, Reading
 from sprout.errors import ControlError
-from sprout.v1 import control_pb2 as pb
 
 # Outcomes are found by when they were stored, which has an index; they are opened before that, by
 # the clock of another machine.
 SKEW_S = 3600.0
 _O = t.OUTCOMES.c
-_CUT = sa.and_(
-    _O.ending == pb.ENDING_DELIVERED, _O.max_tokens > 0, _O.output_tokens >= _O.max_tokens
-)
 
 
 class Sums(NamedTuple):
@@ -96,7 +92,7 @@ class Archive:
             columns += [sa.func.total(column), sa.func.total(column * column)]
             if column is c.carbon_g:
                 columns.append(sa.func.count(column))
-        columns += [sa.func.total(c.energy_estimated), sa.func.total(_CUT)]
+        columns += [sa.func.total(c.energy_estimated), sa.func.total(t.CUT)]
         query = (
             sa.select(*columns).where(*self._within(span)).group_by(*(named if by_task else keys))
         )

@@ -30,7 +30,7 @@ SAME_G_PER_KWH = 0.5  # no grid is known better than that
 def plan(inputs: Inputs) -> Plan:
     """Solve; L0 alone where that can't be done, with the reason in `degraded`."""
     k0, profile = inputs.intensity_g_per_kwh, inputs.profile
-    active, shares = "no intensity", (1.0, *(0.0 for _ in profile[1:]))
+    active, shares = "no intensity", _all_l0(len(profile))
     price, budget = None, None
     degraded: dict[str, str] = {}
     banked = inputs.mode == "bank" and inputs.horizon is not None and profile[0].preference > 0
@@ -57,7 +57,7 @@ def plan(inputs: Inputs) -> Plan:
     would_be: tuple[float, ...] = ()
     told = shares  # what is expected is of these
     if inputs.held and not inputs.paused:
-        would_be, shares = shares, (1.0, *(0.0 for _ in profile[1:]))
+        would_be, shares = shares, _all_l0(len(profile))
         active, told = inputs.held, would_be if inputs.held == "shadow" else shares
     q0 = profile[0].preference
     preference = math.fsum(p.preference * x for p, x in zip(profile, told, strict=True))
@@ -82,6 +82,10 @@ def plan(inputs: Inputs) -> Plan:
         price_g_per_point=price,
         budget=budget,
     )
+
+
+def _all_l0(levels: int) -> tuple[float, ...]:
+    return (1.0, *[0.0] * (levels - 1))
 
 
 def _costs(inputs: Inputs, intensity_g_per_kwh: float) -> list[float]:
@@ -121,7 +125,7 @@ def _spend(
         found = _explored(inputs, lambda caps: model.solve(replace(problem, caps=caps)))
     except InfeasibleError as error:
         degraded["infeasible"] = f"no feasible policy, serving L0: {error}"
-        return "infeasible", (1.0, *(0.0 for _ in range(levels - 1))), None, None
+        return "infeasible", _all_l0(levels), None, None
     budget = Budget(
         horizon.target,
         hours,
@@ -180,7 +184,7 @@ def _solve(
         )
     except InfeasibleError as error:
         degraded["infeasible"] = f"no feasible policy, serving L0: {error}"
-        return "infeasible", (1.0, *(0.0 for _ in preferences[1:])), None
+        return "infeasible", _all_l0(len(preferences)), None
     if solution.mismatch is not None:
         degraded["solver"] = f"solver and closed form differ: {solution.mismatch}"
     return solution.active, solution.shares, solution.price_g_per_point

@@ -29,7 +29,6 @@ from sprout.control.recent import Recent
 from sprout.control.rows import AuditEntry, BlockRow, Feedback, Reading, Switchback
 from sprout.errors import ControlError
 from sprout.profile import Measured, live
-from sprout.v1 import control_pb2 as pb
 
 # SQLite allows 32,766 bound values in a statement.
 LOOKUP = 10_000
@@ -348,11 +347,8 @@ class Store:
     def truncations(self, after: int, up_to: int) -> list[tuple[int, str, int, int, int]]:
         """(policy version, arm, level, outcomes, of them cut off at their token limit)."""
         o = t.OUTCOMES.c
-        cut = sa.and_(
-            o.ending == pb.ENDING_DELIVERED, o.max_tokens > 0, o.output_tokens >= o.max_tokens
-        )
         query = (
-            sa.select(o.policy_version, o.arm, o.level, sa.func.count(), sa.func.total(cut))
+            sa.select(o.policy_version, o.arm, o.level, sa.func.count(), sa.func.total(t.CUT))
             .where(o.id > after, o.id <= up_to)
             .group_by(o.policy_version, o.arm, o.level)
         )

@@ -4,6 +4,8 @@
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
+from sprout.v1 import control_pb2 as pb
+
 METADATA = sa.MetaData()
 VERSION = 1  # SQLite's user_version: raised with every change to these tables
 WRAP = 1 << 64
@@ -72,6 +74,13 @@ OUTCOMES = sa.Table(
     sa.Column("intensity_g_per_kwh", sa.Double),
     sa.UniqueConstraint("segment_uid", "ticket"),
     sa.Index("profile", "pack_hash", "level", "eligible", "id"),
+)
+
+# Delivered with as many tokens as were allowed.
+CUT = sa.and_(
+    OUTCOMES.c.ending == pb.ENDING_DELIVERED,
+    OUTCOMES.c.max_tokens > 0,
+    OUTCOMES.c.output_tokens >= OUTCOMES.c.max_tokens,
 )
 
 TOTALS = sa.Table(

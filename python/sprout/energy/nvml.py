@@ -79,7 +79,7 @@ class NvmlMeter:
         return [gpu.name for gpu in self._gpus]
 
     def read(self) -> float:
-        """Joules since the meter's start. Microseconds per GPU."""
+        """Joules since the meter's start. Takes a few milliseconds per GPU."""
         if self.problem and self._clock() >= self._retry_at:
             self._reopen()
         problem = ""
