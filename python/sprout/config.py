@@ -330,6 +330,26 @@ _NEEDS: dict[str, tuple[str, ...]] = {
 }
 
 
+class SamplingConfig(Section):
+    """Of prompts for evaluations, on the nodes."""
+
+
+class JudgeConfig(Section):
+    """Who says which answer is better."""
+
+
+class ScheduleConfig(Section):
+    """When evaluations run."""
+
+
+class EvaluateConfig(Section):
+    """What directives cost in quality, measured off the request path."""
+
+    sampling: SamplingConfig = SamplingConfig()
+    judge: JudgeConfig = JudgeConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+
 class Config(Section):
     stack: StackConfig = StackConfig()
     triton: TritonConfig = TritonConfig()
@@ -339,6 +359,7 @@ class Config(Section):
     agent: AgentConfig = AgentConfig()
     control: ControlConfig = ControlConfig()
     carbon: CarbonConfig = CarbonConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
 
 
 def private_folder(folder: Path) -> None:

@@ -31,9 +31,9 @@ REQUEST_NEVER = {
     *("grpc", "pydantic", "sqlalchemy", "highspy", "google"),
     *("sprout.v1", "sprout.config", "sprout.channel"),
     *("sprout.control", "sprout.agent", "sprout.carbon", "sprout.optimize", "sprout.serve"),
-    "sprout.proof",
+    *("sprout.proof", "sprout.evaluate", "sprout.replay"),
 }
-CONTROL_UNITS = {"control", "agent", "carbon", "optimize", "proof"}
+CONTROL_UNITS = {"control", "agent", "carbon", "optimize", "proof", "evaluate", "replay"}
 CONTROL_NEVER = {"sprout.request", "sprout.engines", "triton_python_backend_utils"}
 
 

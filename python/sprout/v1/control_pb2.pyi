@@ -73,7 +73,7 @@ class WatchPolicyRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("epoch", "counter", "seed", "issued_at", "ttl", "pack", "pack_hash", "shares", "control_share", "canary_share", "paused", "intensity", "pue", "embodied_g_per_s", "explanation")
+    __slots__ = ("epoch", "counter", "seed", "issued_at", "ttl", "pack", "pack_hash", "shares", "control_share", "canary_share", "paused", "intensity", "pue", "embodied_g_per_s", "explanation", "mixes")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +89,7 @@ class Policy(_message.Message):
     PUE_FIELD_NUMBER: _ClassVar[int]
     EMBODIED_G_PER_S_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
+    MIXES_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     counter: int
     seed: int
@@ -104,7 +105,32 @@ class Policy(_message.Message):
     pue: float
     embodied_g_per_s: float
     explanation: Explanation
-    def __init__(self, epoch: _Optional[int] = ..., counter: _Optional[int] = ..., seed: _Optional[int] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., control_share: _Optional[float] = ..., canary_share: _Optional[float] = ..., paused: _Optional[bool] = ..., intensity: _Optional[_Union[Intensity, _Mapping]] = ..., pue: _Optional[float] = ..., embodied_g_per_s: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ...) -> None: ...
+    mixes: _containers.RepeatedCompositeFieldContainer[Mix]
+    def __init__(self, epoch: _Optional[int] = ..., counter: _Optional[int] = ..., seed: _Optional[int] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., control_share: _Optional[float] = ..., canary_share: _Optional[float] = ..., paused: _Optional[bool] = ..., intensity: _Optional[_Union[Intensity, _Mapping]] = ..., pue: _Optional[float] = ..., embodied_g_per_s: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., mixes: _Optional[_Iterable[_Union[Mix, _Mapping]]] = ...) -> None: ...
+
+class Mix(_message.Message):
+    __slots__ = ("tenant", "task", "shares", "minimum", "expected_preference", "expected_g_per_request", "expected_l0_g_per_request", "traffic_share", "basis", "profile")
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    SHARES_FIELD_NUMBER: _ClassVar[int]
+    MINIMUM_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_G_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_L0_G_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    TRAFFIC_SHARE_FIELD_NUMBER: _ClassVar[int]
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    PROFILE_FIELD_NUMBER: _ClassVar[int]
+    tenant: str
+    task: str
+    shares: _containers.RepeatedCompositeFieldContainer[LevelShare]
+    minimum: float
+    expected_preference: float
+    expected_g_per_request: float
+    expected_l0_g_per_request: float
+    traffic_share: float
+    basis: str
+    profile: _containers.RepeatedCompositeFieldContainer[LevelProfile]
+    def __init__(self, tenant: _Optional[str] = ..., task: _Optional[str] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., minimum: _Optional[float] = ..., expected_preference: _Optional[float] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., traffic_share: _Optional[float] = ..., basis: _Optional[str] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ...) -> None: ...
 
 class LevelShare(_message.Message):
     __slots__ = ("level", "share")
@@ -195,7 +221,7 @@ class Budget(_message.Message):
     def __init__(self, target: _Optional[float] = ..., hours: _Optional[int] = ..., carry_request_points: _Optional[float] = ..., expected_preference: _Optional[float] = ..., short_request_points: _Optional[float] = ..., basis: _Optional[str] = ...) -> None: ...
 
 class LevelProfile(_message.Message):
-    __slots__ = ("level", "energy_joules", "device_seconds", "preference", "energy_basis", "preference_basis", "outcomes", "mean_output_tokens", "energy_estimated", "mean_input_tokens", "effective_outcomes", "energy_se_joules", "age_s")
+    __slots__ = ("level", "energy_joules", "device_seconds", "preference", "energy_basis", "preference_basis", "outcomes", "mean_output_tokens", "energy_estimated", "mean_input_tokens", "effective_outcomes", "energy_se_joules", "age_s", "preference_se")
     LEVEL_FIELD_NUMBER: _ClassVar[int]
     ENERGY_JOULES_FIELD_NUMBER: _ClassVar[int]
     DEVICE_SECONDS_FIELD_NUMBER: _ClassVar[int]
@@ -209,6 +235,7 @@ class LevelProfile(_message.Message):
     EFFECTIVE_OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     ENERGY_SE_JOULES_FIELD_NUMBER: _ClassVar[int]
     AGE_S_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCE_SE_FIELD_NUMBER: _ClassVar[int]
     level: str
     energy_joules: float
     device_seconds: float
@@ -222,10 +249,11 @@ class LevelProfile(_message.Message):
     effective_outcomes: float
     energy_se_joules: float
     age_s: float
-    def __init__(self, level: _Optional[str] = ..., energy_joules: _Optional[float] = ..., device_seconds: _Optional[float] = ..., preference: _Optional[float] = ..., energy_basis: _Optional[str] = ..., preference_basis: _Optional[str] = ..., outcomes: _Optional[int] = ..., mean_output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., mean_input_tokens: _Optional[float] = ..., effective_outcomes: _Optional[float] = ..., energy_se_joules: _Optional[float] = ..., age_s: _Optional[float] = ...) -> None: ...
+    preference_se: float
+    def __init__(self, level: _Optional[str] = ..., energy_joules: _Optional[float] = ..., device_seconds: _Optional[float] = ..., preference: _Optional[float] = ..., energy_basis: _Optional[str] = ..., preference_basis: _Optional[str] = ..., outcomes: _Optional[int] = ..., mean_output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., mean_input_tokens: _Optional[float] = ..., effective_outcomes: _Optional[float] = ..., energy_se_joules: _Optional[float] = ..., age_s: _Optional[float] = ..., preference_se: _Optional[float] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens")
+    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens", "tenant")
     SEGMENT_UID_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -256,6 +284,7 @@ class Outcome(_message.Message):
     CARBON_G_FIELD_NUMBER: _ClassVar[int]
     INTENSITY_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
     segment_uid: int
     ticket: int
     level: int
@@ -286,7 +315,8 @@ class Outcome(_message.Message):
     carbon_g: float
     intensity_g_per_kwh: float
     max_tokens: int
-    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ...) -> None: ...
+    tenant: str
+    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
 
 class ReportOutcomesRequest(_message.Message):
     __slots__ = ("node", "batch", "outcomes", "node_status")
@@ -352,7 +382,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class Status(_message.Message):
-    __slots__ = ("zone", "degraded", "reasons", "policy", "outcomes", "nodes", "started_at", "version", "arms", "objective", "objective_set", "pin", "schedule", "metrics_address")
+    __slots__ = ("zone", "degraded", "reasons", "policy", "outcomes", "nodes", "started_at", "version", "arms", "objective", "objective_set", "pin", "schedule", "metrics_address", "evaluation")
     ZONE_FIELD_NUMBER: _ClassVar[int]
     DEGRADED_FIELD_NUMBER: _ClassVar[int]
     REASONS_FIELD_NUMBER: _ClassVar[int]
@@ -367,6 +397,7 @@ class Status(_message.Message):
     PIN_FIELD_NUMBER: _ClassVar[int]
     SCHEDULE_FIELD_NUMBER: _ClassVar[int]
     METRICS_ADDRESS_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     zone: str
     degraded: bool
     reasons: _containers.RepeatedScalarFieldContainer[str]
@@ -381,7 +412,31 @@ class Status(_message.Message):
     pin: Pin
     schedule: _containers.RepeatedCompositeFieldContainer[Window]
     metrics_address: str
-    def __init__(self, zone: _Optional[str] = ..., degraded: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., outcomes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmTotals, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., objective_set: _Optional[_Iterable[str]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., schedule: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., metrics_address: _Optional[str] = ...) -> None: ...
+    evaluation: EvaluationStatus
+    def __init__(self, zone: _Optional[str] = ..., degraded: _Optional[bool] = ..., reasons: _Optional[_Iterable[str]] = ..., policy: _Optional[_Union[Policy, _Mapping]] = ..., outcomes: _Optional[int] = ..., nodes: _Optional[_Iterable[_Union[NodeStatus, _Mapping]]] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., version: _Optional[str] = ..., arms: _Optional[_Iterable[_Union[ArmTotals, _Mapping]]] = ..., objective: _Optional[_Union[Objective, _Mapping]] = ..., objective_set: _Optional[_Iterable[str]] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., schedule: _Optional[_Iterable[_Union[Window, _Mapping]]] = ..., metrics_address: _Optional[str] = ..., evaluation: _Optional[_Union[EvaluationStatus, _Mapping]] = ...) -> None: ...
+
+class EvaluationStatus(_message.Message):
+    __slots__ = ("latest", "due", "why", "expected_at", "prompts", "drift")
+    class PromptsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
+    LATEST_FIELD_NUMBER: _ClassVar[int]
+    DUE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_AT_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    latest: Evaluation
+    due: bool
+    why: str
+    expected_at: _timestamp_pb2.Timestamp
+    prompts: _containers.ScalarMap[str, int]
+    drift: str
+    def __init__(self, latest: _Optional[_Union[Evaluation, _Mapping]] = ..., due: _Optional[bool] = ..., why: _Optional[str] = ..., expected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., prompts: _Optional[_Mapping[str, int]] = ..., drift: _Optional[str] = ...) -> None: ...
 
 class ArmTotals(_message.Message):
     __slots__ = ("arm", "outcomes", "energy_joules", "carbon_g", "output_tokens", "energy_estimated")
@@ -607,3 +662,182 @@ class ReportFeedbackResponse(_message.Message):
     STORED_FIELD_NUMBER: _ClassVar[int]
     stored: int
     def __init__(self, stored: _Optional[int] = ...) -> None: ...
+
+class SampledPrompt(_message.Message):
+    __slots__ = ("id", "text", "task", "tenant", "level", "propensity", "pinned", "off", "control", "max_tokens", "policy_version", "sampled_at", "redacted")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    TEXT_FIELD_NUMBER: _ClassVar[int]
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    TENANT_FIELD_NUMBER: _ClassVar[int]
+    LEVEL_FIELD_NUMBER: _ClassVar[int]
+    PROPENSITY_FIELD_NUMBER: _ClassVar[int]
+    PINNED_FIELD_NUMBER: _ClassVar[int]
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    CONTROL_FIELD_NUMBER: _ClassVar[int]
+    MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
+    SAMPLED_AT_FIELD_NUMBER: _ClassVar[int]
+    REDACTED_FIELD_NUMBER: _ClassVar[int]
+    id: int
+    text: str
+    task: str
+    tenant: str
+    level: int
+    propensity: float
+    pinned: bool
+    off: bool
+    control: bool
+    max_tokens: int
+    policy_version: int
+    sampled_at: _timestamp_pb2.Timestamp
+    redacted: bool
+    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., task: _Optional[str] = ..., tenant: _Optional[str] = ..., level: _Optional[int] = ..., propensity: _Optional[float] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., policy_version: _Optional[int] = ..., sampled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., redacted: _Optional[bool] = ...) -> None: ...
+
+class ReportPromptsRequest(_message.Message):
+    __slots__ = ("node", "prompts")
+    NODE_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    node: str
+    prompts: _containers.RepeatedCompositeFieldContainer[SampledPrompt]
+    def __init__(self, node: _Optional[str] = ..., prompts: _Optional[_Iterable[_Union[SampledPrompt, _Mapping]]] = ...) -> None: ...
+
+class ReportPromptsResponse(_message.Message):
+    __slots__ = ("kept",)
+    KEPT_FIELD_NUMBER: _ClassVar[int]
+    kept: int
+    def __init__(self, kept: _Optional[int] = ...) -> None: ...
+
+class DrawPromptsRequest(_message.Message):
+    __slots__ = ("count", "seed", "without")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    SEED_FIELD_NUMBER: _ClassVar[int]
+    WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    seed: int
+    without: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ..., without: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class DrawPromptsResponse(_message.Message):
+    __slots__ = ("prompts",)
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    prompts: _containers.RepeatedCompositeFieldContainer[SampledPrompt]
+    def __init__(self, prompts: _Optional[_Iterable[_Union[SampledPrompt, _Mapping]]] = ...) -> None: ...
+
+class Evaluation(_message.Message):
+    __slots__ = ("id", "started_at", "finished_at", "pack", "pack_hash", "levels", "judge", "method", "judge_version", "classes", "cost", "stopped", "prompts", "bias", "unusable", "trigger")
+    class BiasEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    ID_FIELD_NUMBER: _ClassVar[int]
+    STARTED_AT_FIELD_NUMBER: _ClassVar[int]
+    FINISHED_AT_FIELD_NUMBER: _ClassVar[int]
+    PACK_FIELD_NUMBER: _ClassVar[int]
+    PACK_HASH_FIELD_NUMBER: _ClassVar[int]
+    LEVELS_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_VERSION_FIELD_NUMBER: _ClassVar[int]
+    CLASSES_FIELD_NUMBER: _ClassVar[int]
+    COST_FIELD_NUMBER: _ClassVar[int]
+    STOPPED_FIELD_NUMBER: _ClassVar[int]
+    PROMPTS_FIELD_NUMBER: _ClassVar[int]
+    BIAS_FIELD_NUMBER: _ClassVar[int]
+    UNUSABLE_FIELD_NUMBER: _ClassVar[int]
+    TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    started_at: _timestamp_pb2.Timestamp
+    finished_at: _timestamp_pb2.Timestamp
+    pack: str
+    pack_hash: int
+    levels: _containers.RepeatedScalarFieldContainer[str]
+    judge: str
+    method: str
+    judge_version: str
+    classes: _containers.RepeatedCompositeFieldContainer[ClassQuality]
+    cost: EvaluationCost
+    stopped: str
+    prompts: str
+    bias: _containers.ScalarMap[str, float]
+    unusable: int
+    trigger: str
+    def __init__(self, id: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., levels: _Optional[_Iterable[str]] = ..., judge: _Optional[str] = ..., method: _Optional[str] = ..., judge_version: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassQuality, _Mapping]]] = ..., cost: _Optional[_Union[EvaluationCost, _Mapping]] = ..., stopped: _Optional[str] = ..., prompts: _Optional[str] = ..., bias: _Optional[_Mapping[str, float]] = ..., unusable: _Optional[int] = ..., trigger: _Optional[str] = ...) -> None: ...
+
+class ClassQuality(_message.Message):
+    __slots__ = ("task", "judged", "preference", "covariance", "low", "high", "shrunk")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    JUDGED_FIELD_NUMBER: _ClassVar[int]
+    PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    COVARIANCE_FIELD_NUMBER: _ClassVar[int]
+    LOW_FIELD_NUMBER: _ClassVar[int]
+    HIGH_FIELD_NUMBER: _ClassVar[int]
+    SHRUNK_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    judged: int
+    preference: _containers.RepeatedScalarFieldContainer[float]
+    covariance: _containers.RepeatedScalarFieldContainer[float]
+    low: _containers.RepeatedScalarFieldContainer[float]
+    high: _containers.RepeatedScalarFieldContainer[float]
+    shrunk: float
+    def __init__(self, task: _Optional[str] = ..., judged: _Optional[int] = ..., preference: _Optional[_Iterable[float]] = ..., covariance: _Optional[_Iterable[float]] = ..., low: _Optional[_Iterable[float]] = ..., high: _Optional[_Iterable[float]] = ..., shrunk: _Optional[float] = ...) -> None: ...
+
+class EvaluationCost(_message.Message):
+    __slots__ = ("requests", "output_tokens", "energy_joules", "energy_estimated", "carbon_g", "judge_calls", "judge_cached", "judge_input_tokens", "judge_output_tokens", "judge_joules", "judge_g", "judge_price")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_JOULES_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    CARBON_G_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_CALLS_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_CACHED_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_INPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_JOULES_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_G_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_PRICE_FIELD_NUMBER: _ClassVar[int]
+    requests: int
+    output_tokens: int
+    energy_joules: float
+    energy_estimated: bool
+    carbon_g: float
+    judge_calls: int
+    judge_cached: int
+    judge_input_tokens: int
+    judge_output_tokens: int
+    judge_joules: float
+    judge_g: float
+    judge_price: float
+    def __init__(self, requests: _Optional[int] = ..., output_tokens: _Optional[int] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., carbon_g: _Optional[float] = ..., judge_calls: _Optional[int] = ..., judge_cached: _Optional[int] = ..., judge_input_tokens: _Optional[int] = ..., judge_output_tokens: _Optional[int] = ..., judge_joules: _Optional[float] = ..., judge_g: _Optional[float] = ..., judge_price: _Optional[float] = ...) -> None: ...
+
+class ReportEvaluationRequest(_message.Message):
+    __slots__ = ("evaluation", "actor")
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    evaluation: Evaluation
+    actor: str
+    def __init__(self, evaluation: _Optional[_Union[Evaluation, _Mapping]] = ..., actor: _Optional[str] = ...) -> None: ...
+
+class ReportEvaluationResponse(_message.Message):
+    __slots__ = ("policy",)
+    POLICY_FIELD_NUMBER: _ClassVar[int]
+    policy: Policy
+    def __init__(self, policy: _Optional[_Union[Policy, _Mapping]] = ...) -> None: ...
+
+class ListEvaluationsRequest(_message.Message):
+    __slots__ = ("page_size", "before_id")
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_ID_FIELD_NUMBER: _ClassVar[int]
+    page_size: int
+    before_id: str
+    def __init__(self, page_size: _Optional[int] = ..., before_id: _Optional[str] = ...) -> None: ...
+
+class ListEvaluationsResponse(_message.Message):
+    __slots__ = ("evaluations", "next_before_id")
+    EVALUATIONS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_BEFORE_ID_FIELD_NUMBER: _ClassVar[int]
+    evaluations: _containers.RepeatedCompositeFieldContainer[Evaluation]
+    next_before_id: str
+    def __init__(self, evaluations: _Optional[_Iterable[_Union[Evaluation, _Mapping]]] = ..., next_before_id: _Optional[str] = ...) -> None: ...

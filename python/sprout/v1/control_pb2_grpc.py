@@ -110,6 +110,26 @@ class ControlStub:
                 request_serializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackRequest.SerializeToString,
                 response_deserializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackResponse.FromString,
                 _registered_method=True)
+        self.ReportPrompts = channel.unary_unary(
+                '/sprout.v1.Control/ReportPrompts',
+                request_serializer=sprout_dot_v1_dot_control__pb2.ReportPromptsRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.ReportPromptsResponse.FromString,
+                _registered_method=True)
+        self.DrawPrompts = channel.unary_unary(
+                '/sprout.v1.Control/DrawPrompts',
+                request_serializer=sprout_dot_v1_dot_control__pb2.DrawPromptsRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.DrawPromptsResponse.FromString,
+                _registered_method=True)
+        self.ReportEvaluation = channel.unary_unary(
+                '/sprout.v1.Control/ReportEvaluation',
+                request_serializer=sprout_dot_v1_dot_control__pb2.ReportEvaluationRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.ReportEvaluationResponse.FromString,
+                _registered_method=True)
+        self.ListEvaluations = channel.unary_unary(
+                '/sprout.v1.Control/ListEvaluations',
+                request_serializer=sprout_dot_v1_dot_control__pb2.ListEvaluationsRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.ListEvaluationsResponse.FromString,
+                _registered_method=True)
 
 
 class ControlServicer:
@@ -223,6 +243,36 @@ class ControlServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReportPrompts(self, request, context):
+        """--- quality -------------------------------------------------------------------------------
+        Prompts that nodes sampled, for evaluations; kept in memory alone. FAILED_PRECONDITION where
+        sampling is off.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DrawPrompts(self, request, context):
+        """A draw from the prompts that are kept, the classes in equal parts as far as they last.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportEvaluation(self, request, context):
+        """What an evaluation found; replaces the one before it as what q rests on. Idempotent by id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListEvaluations(self, request, context):
+        """Evaluations of the past, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ControlServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -300,6 +350,26 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.ReportFeedback,
                     request_deserializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackRequest.FromString,
                     response_serializer=sprout_dot_v1_dot_control__pb2.ReportFeedbackResponse.SerializeToString,
+            ),
+            'ReportPrompts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportPrompts,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.ReportPromptsRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.ReportPromptsResponse.SerializeToString,
+            ),
+            'DrawPrompts': grpc.unary_unary_rpc_method_handler(
+                    servicer.DrawPrompts,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.DrawPromptsRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.DrawPromptsResponse.SerializeToString,
+            ),
+            'ReportEvaluation': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportEvaluation,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.ReportEvaluationRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.ReportEvaluationResponse.SerializeToString,
+            ),
+            'ListEvaluations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListEvaluations,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.ListEvaluationsRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.ListEvaluationsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -707,6 +777,114 @@ class Control:
             '/sprout.v1.Control/ReportFeedback',
             sprout_dot_v1_dot_control__pb2.ReportFeedbackRequest.SerializeToString,
             sprout_dot_v1_dot_control__pb2.ReportFeedbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportPrompts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/ReportPrompts',
+            sprout_dot_v1_dot_control__pb2.ReportPromptsRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.ReportPromptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DrawPrompts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/DrawPrompts',
+            sprout_dot_v1_dot_control__pb2.DrawPromptsRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.DrawPromptsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportEvaluation(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/ReportEvaluation',
+            sprout_dot_v1_dot_control__pb2.ReportEvaluationRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.ReportEvaluationResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListEvaluations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/ListEvaluations',
+            sprout_dot_v1_dot_control__pb2.ListEvaluationsRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.ListEvaluationsResponse.FromString,
             options,
             channel_credentials,
             insecure,
