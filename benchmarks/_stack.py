@@ -3,13 +3,16 @@
 
 import os
 import platform
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
+from _turns import commit
+
 from sprout.config import Config, load
 from sprout.serve.background import BackgroundStack
+
+__all__ = ["Stack", "commit", "machine"]
 
 
 class Stack:
@@ -69,17 +72,4 @@ def machine() -> str:
             break
     return (
         f"{model}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
-    )
-
-
-def commit() -> str:
-    """The commit that was measured, "+" behind it where files differ from it."""
-    root = Path(__file__).parents[1]
-
-    def git(*args: str) -> str:
-        done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=False)
-        return done.stdout.strip()
-
-    return git("rev-parse", "--short", "HEAD") + (
-        "+" if git("status", "--porcelain", "-uno") else ""
     )

@@ -8,20 +8,13 @@ over rounds and the range. First of all the answers are compared with scipy's.
     python benchmarks/bench_optimizer.py [--rounds 30] [--json FILE]
 """
 
-import argparse
-import json
-import platform
-import statistics
-import subprocess
 import sys
-import time
-from collections.abc import Callable
 from importlib.metadata import version
 from itertools import cycle
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _turns import Case, looped, made_on, main, summary, table, take_turns
 from scipy import optimize, sparse
 
 from sprout.optimize import lp
@@ -35,20 +28,6 @@ HOURS, CLASSES, LEVELS = 72, 16, 4
 LOOP = 200
 # targets
 PAPER_US, BANK_MS = 50.0, 20.0
-
-Case = Callable[[], float]  # seconds for one call
-
-
-def looped(call: Callable[[], object], count: int) -> Case:
-    """Mean over a loop."""
-
-    def run() -> float:
-        started = time.perf_counter()
-        for _ in range(count):
-            call()
-        return (time.perf_counter() - started) / count
-
-    return run
 
 
 def hourly(levels: int) -> list[tuple[list[float], list[float], float]]:
@@ -166,41 +145,16 @@ def cases() -> dict[str, Case]:
     }
 
 
-def summary(name: str, seconds: list[float]) -> dict[str, float]:
-    scale = {"us": 1e6, "ms": 1e3}[name.rsplit("_", 1)[1]]
-    values = sorted(second * scale for second in seconds)
-    return {"median": statistics.median(values), "min": values[0], "max": values[-1]}
-
-
-def commit() -> str:
-    root = Path(__file__).parents[1]
-    found = subprocess.run(
-        ["git", "-C", root, "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or "unknown"
-
-
 def measure(rounds: int) -> dict[str, Any]:
     """Everything, as what `--json` writes."""
     compared, turns = check(), cases()
-    times: dict[str, list[float]] = {}
-    for turn in range(rounds + 1):
-        for name, case in turns.items():
-            seconds = case()
-            if turn > 0:  # the first warms up
-                times.setdefault(name, []).append(seconds)
+    times = take_turns(turns, rounds)
     results = {name: summary(name, seconds) for name, seconds in times.items()}
     hour, bank = results["hour_3_levels_us"], results["bank_ms"]
     return {
-        "commit": commit(),
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
+        **made_on(rounds),
         "highspy": version("highspy"),
         "scipy": version("scipy"),
-        "rounds": rounds,
         "variables_of_the_bank": HOURS * CLASSES * LEVELS,
         "answers_as_good_as_scipys": compared,
         "results": results,
@@ -211,32 +165,13 @@ def measure(rounds: int) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    lines = [
+def show(found: dict[str, Any]) -> str:
+    first = (
         f"{found['answers_as_good_as_scipys']} answers as good as scipy {found['scipy']}'s; "
-        f"highspy {found['highspy']}; the bank has {found['variables_of_the_bank']:,} variables",
-        "",
-        f"{'':36}{'median':>10}{'min':>10}{'max':>10}",
-    ]
-    for name, values in found["results"].items():
-        numbers = "".join(f"{values[kind]:10.2f}" for kind in ("median", "min", "max"))
-        lines.append(f"{name:36}{numbers}")
-    lines.append("")
-    lines += [f"{'met' if met else 'MISSED'}: {what}" for what, met in found["targets"].items()]
-    return "\n".join(lines)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    arguments = parser.parse_args()
-    found = measure(arguments.rounds)
-    print(table(found))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
-    return 0 if all(found["targets"].values()) else 1
+        f"highspy {found['highspy']}; the bank has {found['variables_of_the_bank']:,} variables"
+    )
+    return table(first, found["results"], found["targets"])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, 30, measure, show))

@@ -7,12 +7,7 @@ median over rounds and the range. First of all the draws are checked against the
     python benchmarks/bench_sampler.py [--rounds 15] [--json FILE]
 """
 
-import argparse
-import json
-import platform
 import random
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -23,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _turns import Case, looped, made_on, main, ratio, summary, table, take_turns
 
 from sprout_ext import reference
 from sprout_ext.board import BoardPolicy, BoardReader, BoardWriter
@@ -37,28 +33,14 @@ RECORDS = 4096
 # target: (the better way, the bound)
 DRAW_NS, BATCH_RATIO = 150.0, 10.0
 
-Case = Callable[[], float]  # seconds for one call
-
-
-def looped(call: Callable[[], object], count: int = LOOP) -> Case:
-    """Mean over a loop, with the loop's own cost in it."""
-
-    def run() -> float:
-        started = time.perf_counter()
-        for _ in range(count):
-            call()
-        return (time.perf_counter() - started) / count
-
-    return run
-
 
 def draws(key: int) -> dict[str, Case]:
     """One draw from Python, in three ways."""
     draw, cumulated = Sampler(SHARES, key).draw, list(accumulate(SHARES))
     generator = np.random.default_rng(1)
     return {
-        "draw_ns": looped(lambda: draw(123_456)),
-        "bisect_random_ns": looped(lambda: bisect(cumulated, random.random())),
+        "draw_ns": looped(lambda: draw(123_456), LOOP),
+        "bisect_random_ns": looped(lambda: bisect(cumulated, random.random()), LOOP),
         "generator_choice_ns": looped(lambda: generator.choice(3, p=SHARES), LOOP // 10),
     }
 
@@ -133,7 +115,7 @@ def request_path(directory: Path) -> dict[str, Case]:
 
     end = {"input_tokens": 1, "output_tokens": 2, "first_scheduled_ns": 3}
     return {
-        "choose_us": looped(lambda: board.choose(7)),
+        "choose_us": looped(lambda: board.choose(7), LOOP),
         "choose_many_32_us": looped(lambda: board.choose_many(7, 32), LOOP // 10),
         "open_flight_us": opened,
         "scheduled_us": each_ticket(lambda ticket: flights.scheduled(ticket, 1)),
@@ -163,49 +145,18 @@ def check_reference(key: int) -> int:
     return 3 * (BATCH // 4)
 
 
-def summary(name: str, seconds: list[float]) -> dict[str, float]:
-    scale = {"ns": 1e9, "us": 1e6, "ms": 1e3}[name.rsplit("_", 1)[1]]
-    values = sorted(second * scale for second in seconds)
-    return {"median": statistics.median(values), "min": values[0], "max": values[-1]}
-
-
-def ratio(over: list[float], under: list[float]) -> dict[str, float]:
-    """Round by round, so that both saw the same machine."""
-    values = sorted(a / b for a, b in zip(over, under, strict=True))
-    return {"median": statistics.median(values), "min": values[0], "max": values[-1]}
-
-
-def commit() -> str:
-    root = Path(__file__).parents[1]
-    found = subprocess.run(
-        ["git", "-C", root, "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    return found.stdout.strip() or "unknown"
-
-
 def measure(rounds: int) -> dict[str, Any]:
     """Everything, as what `--json` writes."""
     key = fold_key(1, 2, 3, 4)
     compared = check_reference(key)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as at:
         cases = draws(key) | batches(key) | request_path(Path(at))
-        times: dict[str, list[float]] = {name: [] for name in cases}
-        for turn in range(rounds + 1):
-            for name, case in cases.items():
-                seconds = case()
-                if turn > 0:  # the first warms up
-                    times[name].append(seconds)
+        times = take_turns(cases, rounds)
     draw = summary("draw_ns", times["draw_ns"])["median"]
     batch = ratio(times["generator_choice_1e6_ms"], times["batch_1e6_ms"])
     return {
-        "commit": commit(),
-        "machine": platform.processor() or platform.machine(),
-        "python": platform.python_version(),
+        **made_on(rounds),
         "numpy": np.__version__,
-        "rounds": rounds,
         "draws_equal_to_reference": compared,
         "results": {name: summary(name, seconds) for name, seconds in times.items()},
         "bisect_over_draw": ratio(times["bisect_random_ns"], times["draw_ns"]),
@@ -218,30 +169,12 @@ def measure(rounds: int) -> dict[str, Any]:
     }
 
 
-def table(found: dict[str, Any]) -> str:
-    lines = [f"{found['draws_equal_to_reference']:,} draws equal to the NumPy reference", ""]
-    lines.append(f"{'':28}{'median':>10}{'min':>10}{'max':>10}")
+def show(found: dict[str, Any]) -> str:
     rows = dict(found["results"])
     rows |= {name: found[name] for name in found if "_over_" in name}
-    for name, values in rows.items():
-        numbers = "".join(f"{values[kind]:10.2f}" for kind in ("median", "min", "max"))
-        lines.append(f"{name:28}{numbers}")
-    lines.append("")
-    lines += [f"{'met' if met else 'MISSED'}: {what}" for what, met in found["targets"].items()]
-    return "\n".join(lines)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--json", type=Path, help="write the figures here too")
-    arguments = parser.parse_args()
-    found = measure(arguments.rounds)
-    print(table(found))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(found, indent=2) + "\n")
-    return 0 if all(found["targets"].values()) else 1
+    first = f"{found['draws_equal_to_reference']:,} draws equal to the NumPy reference"
+    return table(first, rows, found["targets"])
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(__doc__, 15, measure, show))

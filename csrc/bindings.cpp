@@ -23,6 +23,8 @@ namespace py = pybind11;
 using namespace py::literals;
 using namespace sprout;
 
+void ring_table(py::module_& m);  // ring_bindings.cpp
+
 namespace {
 
 using Shares = py::array_t<double, py::array::c_style | py::array::forcecast>;
@@ -434,7 +436,8 @@ void clock_table(py::module_& m) {
 }  // namespace
 
 PYBIND11_MODULE(_core, m) {
-  m.doc() = "Compiled core of sprout_ext. Private: use sprout_ext.sampler, board, ledger, clock.";
+  m.doc() =
+      "Compiled core of sprout_ext. Private: use sprout_ext.sampler, board, ledger, clock, ring.";
   py::register_local_exception_translator([](std::exception_ptr thrown) {
     try {
       if (thrown) std::rethrow_exception(thrown);
@@ -450,4 +453,5 @@ PYBIND11_MODULE(_core, m) {
   board_table(m);
   ledger_table(m);
   clock_table(m);
+  ring_table(m);
 }

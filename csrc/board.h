@@ -93,6 +93,7 @@ enum Flag : std::uint32_t {
   kHeldBack = 16,
   kPaused = 32,
   kProbe = 64,
+  kEvaluation = 128,
 };
 
 struct Choice {

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sprout's compiled core: sampler, policy board, flight ledger, energy clock.
+"""Sprout's compiled core: sampler, policy board, flight ledger, energy clock, prompt ring.
 
-The four modules of the same names are the public face; `sprout_ext.reference` has the same in plain
+The five modules of the same names are the public face; `sprout_ext.reference` has the same in plain
 Python over the same bytes, as the tests' oracle.
 """
 
@@ -19,6 +19,7 @@ from sprout_ext.ledger import (
     SegmentReader,
     segments,
 )
+from sprout_ext.ring import Ring, RingCounts, RingPrompt, RingReader, rings
 from sprout_ext.sampler import (
     Sampler,
     Stream,
@@ -45,6 +46,10 @@ __all__ = [
     "Flight",
     "Flights",
     "Phase",
+    "Ring",
+    "RingCounts",
+    "RingPrompt",
+    "RingReader",
     "Role",
     "Sampler",
     "Segment",
@@ -54,6 +59,7 @@ __all__ = [
     "cuda_built",
     "draw_batch",
     "fold_key",
+    "rings",
     "segments",
     "thresholds",
 ]

@@ -25,6 +25,7 @@ class Flag(IntFlag):
     HELD_BACK = 16  # outside the canary share: level 0
     PAUSED = 32  # kill switch: level 0
     PROBE = 64  # Sprout's own readiness probe
+    EVALUATION = 128  # an evaluation's: the answer goes to a judge, not to a client
 
 
 class BoardState(IntEnum):

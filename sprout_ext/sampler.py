@@ -33,6 +33,7 @@ class Stream(IntEnum):
     LEVEL = 0
     CONTROL = 1
     CANARY = 2
+    SAMPLE = 3  # which prompts are kept for evaluations
 
 
 def draw_batch(  # noqa: PLR0917 - as the other faces of the sampler

@@ -2,6 +2,7 @@
 """Stacks of real processes for tests: on free ports, in temporary folders, gone afterwards."""
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,6 +12,13 @@ from sprout.config import Config, load
 from sprout.serve.background import BackgroundStack
 
 MakeConfig = Callable[..., Config]
+
+
+@pytest.fixture
+def memory() -> Iterator[Path]:
+    """A folder in memory: what holds prompts is made nowhere else."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm", prefix="sprout-test-") as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(scope="session")

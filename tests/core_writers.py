@@ -18,6 +18,7 @@ from typing import Any
 from sprout_ext.board import BoardPolicy, BoardWriter
 from sprout_ext.clock import ClockWriter
 from sprout_ext.ledger import Flights, Phase, Segment, segments
+from sprout_ext.ring import Ring, rings
 
 S = 1_000_000_000
 FAR = 2**63 - 1
@@ -54,6 +55,20 @@ def opening_of(n: int) -> dict[str, Any]:
         "intensity_g_per_kwh": float(n),
         "pue": float(n + 1),
         "embodied_g_per_s": float(n + 2),
+    }
+
+
+def sampled_of(n: int) -> dict[str, Any]:
+    return {
+        "text": b"%d" % n * (n % 20),
+        "level": n % 8,
+        "flags": n % 128,
+        "policy_version": n,
+        "propensity": (n % 100) / 100,
+        "max_tokens": n % 4096,
+        "opened_ns": n * 13,
+        "task": b"task %d" % n,
+        "tenant": b"%d" % (n // 2),
     }
 
 
@@ -122,6 +137,24 @@ def release_flights(directory: Path, up: Callable[[], None]) -> None:
             table.release(int(row["slot"]), int(row["generation"]))
 
 
+def write_prompts(directory: Path, up: Callable[[], None]) -> None:
+    up()  # the making of the ring is among what is killed
+    ring = Ring.create(directory, 0, 0, slots=4, prompt_bytes=1000)
+    n = ring.uid % 2**40
+    while True:
+        n += 1
+        ring.write(**sampled_of(n))
+
+
+def drain_prompts(directory: Path, up: Callable[[], None]) -> None:
+    up()  # what its predecessor held is given back first
+    (ring,) = rings(directory)
+    while True:
+        for prompt in ring.drain():
+            if prompt.text != sampled_of(prompt.policy_version)["text"]:
+                return  # which is noticed
+
+
 WRITERS = {
     "board": write_board,
     "clock": write_clock,
@@ -129,6 +162,8 @@ WRITERS = {
     "engine": run_engine,
     "closer": close_flights,
     "agent": release_flights,
+    "prompts": write_prompts,
+    "drain": drain_prompts,
 }
 
 

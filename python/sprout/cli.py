@@ -5,14 +5,15 @@ What a command needs is imported when it runs, so that `sprout --help` and the a
 """
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from sprout import __version__
-from sprout.config import Config, load
+from sprout.config import load
+from sprout.console import evaluate_commands, operator_commands
+from sprout.console.given import Json, config_of
 from sprout.errors import ConfigError, SproutError
 
 app = typer.Typer(
@@ -24,8 +25,6 @@ app = typer.Typer(
 )
 # They belong to the whole program; people type them after the command all the same.
 _GLOBAL = ("--config", "--stack", "--set")
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout.")]
 
 
 def main() -> None:
@@ -94,11 +93,6 @@ def options(
     context.obj = lambda: load(config, flags=flags)
 
 
-def _config(context: typer.Context) -> Config:
-    loader: Callable[[], Config] = context.obj
-    return loader()
-
-
 @app.command()
 def up(
     context: typer.Context,
@@ -108,7 +102,7 @@ def up(
     """The whole stack in the foreground, supervised, until Ctrl-C."""
     from sprout.console import up as console
 
-    console.run(_config(context), quiet=quiet, json=json)
+    console.run(config_of(context), quiet=quiet, json=json)
 
 
 @app.command()
@@ -117,7 +111,7 @@ def down(context: typer.Context, json: Json = False) -> None:
     from sprout.console.output import emit_json
     from sprout.serve.stack import down as stop
 
-    cfg = _config(context)
+    cfg = config_of(context)
     name, stopped = cfg.stack.name, stop(cfg)
     if json:
         emit_json({"stack": name, "stopped": stopped})
@@ -132,7 +126,7 @@ def status(context: typer.Context, json: Json = False) -> None:
     from sprout.console.output import emit_json
     from sprout.directives import pack
 
-    cfg = _config(context)
+    cfg = config_of(context)
     document, message = console.gather(cfg)
     if json:
         emit_json(document)
@@ -156,7 +150,7 @@ def ask(
     from sprout.console import ask as console
 
     hints = {"level": level, "task": task, "max_tokens": max_tokens, "off": off}
-    console.run(_config(context), text, json=json, **hints)
+    console.run(config_of(context), text, json=json, **hints)
 
 
 @app.command()
@@ -178,10 +172,10 @@ def plan(
     if decision is not None:
         if not intensity is low is high is None:
             raise typer.BadParameter("a decision has its own inputs", param_hint="--decision")
-        if not console.again(_config(context), decision, json=json):
+        if not console.again(config_of(context), decision, json=json):
             raise typer.Exit(1)
         return
-    console.run(_config(context), intensity, low, high, json=json)
+    console.run(config_of(context), intensity, low, high, json=json)
 
 
 @app.command()
@@ -189,7 +183,7 @@ def report(
     context: typer.Context,
     since: Annotated[str, typer.Option(help="24h, 7d, or an ISO 8601 time (UTC).")],
     until: Annotated[str, typer.Option(help="The same; default: now.")] = "now",
-    by: Annotated[str, typer.Option(help="arm, level, task or zone.")] = "arm",
+    by: Annotated[str, typer.Option(help="arm, level, task, tenant or zone.")] = "arm",
     csv: Annotated[Path | None, typer.Option(help="Every number, one a row.")] = None,
     html: Annotated[Path | None, typer.Option(help="One page with plots.")] = None,
     json: Json = False,
@@ -197,7 +191,7 @@ def report(
     """What was used and saved, from the store; works while the control plane runs."""
     from sprout.console import report as console
 
-    console.run(_config(context), since, until, by, json=json, csv=csv, html=html)
+    console.run(config_of(context), since, until, by, json=json, csv=csv, html=html)
 
 
 @app.command()
@@ -236,154 +230,11 @@ def profile(
         seed=seed,
         quick=quick,
     )
-    console.run(_config(context), options, out, json=json)
+    console.run(config_of(context), options, out, json=json)
 
 
-@app.command()
-def pause(
-    context: typer.Context,
-    reason: Annotated[str, typer.Option(help="Shown in the status.")] = "",
-    json: Json = False,
-) -> None:
-    """The kill switch: L0 everywhere, at once, until `resume`."""
-    from sprout.console import operator
-
-    operator.show(operator.pause(_config(context), reason), json=json)
-
-
-@app.command()
-def resume(context: typer.Context, json: Json = False) -> None:
-    """End the pause."""
-    from sprout.console import operator
-
-    operator.show(operator.resume(_config(context)), json=json)
-
-
-Fraction = Annotated[float | None, typer.Option(min=0, max=1)]
-
-
-@app.command()
-def objective(
-    context: typer.Context,
-    xi: Fraction = None,
-    mode: Annotated[str | None, typer.Option(help="paper or bank.")] = None,
-    control_share: Fraction = None,
-    canary_share: Fraction = None,
-    cap: Annotated[
-        list[str] | None, typer.Option(metavar="LEVEL=SHARE", help="The most of a level.")
-    ] = None,
-    max_increase: Annotated[
-        float | None, typer.Option(min=0, max=1, help="The most that a level grows by a policy.")
-    ] = None,
-    reset: Annotated[bool, typer.Option("--reset", help="First as configured.")] = False,
-    reason: Annotated[str, typer.Option(help="For the audit.")] = "",
-    json: Json = False,
-) -> None:
-    """What the control plane decides by; with options: set it. Outlives restarts."""
-    from sprout.console import operator, record
-
-    fields = {
-        "xi": xi,
-        "mode": mode,
-        "control_share": control_share,
-        "canary_share": canary_share,
-        "max_increase": max_increase,
-    }
-    wanted: dict[str, Any] = {name: value for name, value in fields.items() if value is not None}
-    if cap:
-        if not all("=" in each for each in cap):
-            raise typer.BadParameter("write LEVEL=SHARE", param_hint="--cap")
-        wanted["max_shares"] = operator.shares(cap)
-    record.objective(_config(context), wanted, reset=reset, reason=reason, json=json)
-
-
-@app.command()
-def pin(
-    context: typer.Context,
-    mix: Annotated[list[str], typer.Argument(help="L1, or L0=0.4 L1=0.6.")],
-    reason: Annotated[str, typer.Option(help="The status shows it to everybody.")],
-    for_: Annotated[str, typer.Option("--for", help="90s, 10m, 1h, 2d; at most 7d.")] = "1h",
-    json: Json = False,
-) -> None:
-    """One mix for everything, for a while. The floor is not enforced meanwhile."""
-    from sprout.console import operator
-
-    shares, ttl_s = operator.shares(mix), operator.seconds(for_)
-    operator.show(operator.pin(_config(context), shares, ttl_s, reason), json=json)
-
-
-@app.command()
-def unpin(context: typer.Context, json: Json = False) -> None:
-    """End the pin."""
-    from sprout.console import operator
-
-    operator.show(operator.unpin(_config(context)), json=json)
-
-
-@app.command()
-def schedule(
-    context: typer.Context,
-    windows: Annotated[
-        list[str] | None, typer.Argument(help="22:00-06:00=L0, sat,sun@00:00-23:59=L1 (UTC).")
-    ] = None,
-    clear: Annotated[bool, typer.Option("--clear", help="No schedule any more.")] = False,
-    json: Json = False,
-) -> None:
-    """Parts of the day with a level for everything; the first that fits counts. Alone: show it."""
-    from sprout.console import operator
-    from sprout.console.output import emit_json
-
-    if clear and windows:
-        raise typer.BadParameter("either windows or --clear", param_hint="--clear")
-    cfg = _config(context)
-    if windows or clear:
-        operator.set_schedule(cfg, [operator.window(text) for text in windows or ()])
-    now = operator.status(cfg).schedule
-    if json:
-        emit_json([operator.as_dict(window) for window in now])
-    for window in () if json else now:
-        days = f"{','.join(window.weekdays)}@" if window.weekdays else ""
-        print(f"{days}{window.start}-{window.end}={window.level}")
-    if not now and not json:
-        print("no schedule")
-
-
-@app.command()
-def history(
-    context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
-    before: Annotated[str | None, typer.Option(help="Only policies older than this one.")] = None,
-    json: Json = False,
-) -> None:
-    """Policies of the past, newest first. `sprout plan --decision VERSION` solves one again."""
-    from sprout.console import record
-
-    record.history(_config(context), limit, before, json=json)
-
-
-@app.command()
-def audit(
-    context: typer.Context,
-    limit: Annotated[int, typer.Option(min=1, max=10_000)] = 20,
-    before: Annotated[int, typer.Option(min=0, help="Only entries older than this one.")] = 0,
-    json: Json = False,
-) -> None:
-    """Who changed what, from what, to what; newest first."""
-    from sprout.console import record
-
-    record.audit(_config(context), limit, before, json=json)
-
-
-@app.command()
-def watch(
-    context: typer.Context,
-    count: Annotated[int | None, typer.Option(min=1, help="So many, then end.")] = None,
-    json: Json = False,
-) -> None:
-    """The status whenever it changes, at most once a second, until Ctrl-C."""
-    from sprout.console import record
-
-    record.watch(_config(context), count, json=json)
+operator_commands.add(app)
+evaluate_commands.add(app)
 
 
 @app.command()
@@ -391,7 +242,7 @@ def doctor(context: typer.Context, json: Json = False) -> None:
     """What is installed, found and reachable, and what to do about what is not."""
     from sprout.console import doctor as console
 
-    if not console.run(_config(context), json=json):
+    if not console.run(config_of(context), json=json):
         raise typer.Exit(1)
 
 
@@ -405,7 +256,7 @@ def carbon_now(context: typer.Context, json: Json = False) -> None:
     """The present intensity, from which source, how old."""
     from sprout.console import carbon as console
 
-    if not console.now(_config(context).carbon, json=json):
+    if not console.now(config_of(context).carbon, json=json):
         raise typer.Exit(1)
 
 
@@ -414,7 +265,7 @@ def carbon_history(context: typer.Context, hours: Hours = 24, json: Json = False
     """The last hours, from the first source that knows them."""
     from sprout.console import carbon as console
 
-    if not console.series(_config(context).carbon, "history", hours, json=json):
+    if not console.series(config_of(context).carbon, "history", hours, json=json):
         raise typer.Exit(1)
 
 
@@ -423,7 +274,7 @@ def carbon_forecast(context: typer.Context, hours: Hours = 24, json: Json = Fals
     """The next hours, from the first source that forecasts."""
     from sprout.console import carbon as console
 
-    if not console.series(_config(context).carbon, "forecast", hours, json=json):
+    if not console.series(config_of(context).carbon, "forecast", hours, json=json):
         raise typer.Exit(1)
 
 
@@ -432,8 +283,74 @@ def carbon_check(context: typer.Context, json: Json = False) -> None:
     """Ask every configured source once, and say what to do about those that fail."""
     from sprout.console import carbon as console
 
-    if not console.check(_config(context).carbon, json=json):
+    if not console.check(config_of(context).carbon, json=json):
         raise typer.Exit(1)
+
+
+replay = typer.Typer(help="Measured requests and grids, run through the live decisions.")
+app.add_typer(replay, name="replay")
+
+
+@replay.callback(invoke_without_command=True)
+def replay_run(
+    context: typer.Context,
+    bundle: Annotated[Path | None, typer.Option(help="Folder: docs/replay.md.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for tables, plots, report.")] = None,
+    zone: Annotated[list[str] | None, typer.Option(help="Default: all. Repeat, or a,b.")] = None,
+    start_hour: Annotated[
+        list[int] | None, typer.Option(min=0, help="Hour of the trace; default: the bundle's.")
+    ] = None,
+    scheme: Annotated[
+        list[str] | None, typer.Option(help="BASE, CO2_OPT, MODEL_OPT, ..., BANK.")
+    ] = None,
+    xi: Annotated[
+        list[str] | None, typer.Option(help="0.05,0.1; or published: all that were.")
+    ] = None,
+    target: Annotated[
+        list[str] | None, typer.Option(help="Mean preference for BANK; default 0.90 to 1.05.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Evaluators and draws; >= 11: ±.")] = 1,
+    requests: Annotated[
+        int, typer.Option(min=0, help="Drawn each hour; 0: their expectation.")
+    ] = 10_000,
+    factor: Annotated[str, typer.Option(help="direct or lifecycle.")] = "direct",
+    check: Annotated[
+        bool, typer.Option("--check", help="Compare with what was published; fail if it is far.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Trace-driven runs of a bundle beside what was published of it."""
+    if context.invoked_subcommand is not None:
+        return
+    from sprout.carbon.intensity import FACTOR_TYPES
+    from sprout.console import replay as console
+    from sprout.replay.run import DEFAULT_TARGETS, Request
+    from sprout.replay.schemes import SCHEMES
+
+    if bundle is None or out is None:
+        raise typer.BadParameter("both are needed", param_hint="--bundle, --out")
+    factors = [each for each in FACTOR_TYPES if each == factor]
+    if not factors:
+        raise typer.BadParameter("direct or lifecycle", param_hint="--factor")
+    request = Request(
+        zones=console.listed(zone),
+        starts=tuple(start_hour or ()),
+        schemes=console.listed(scheme) or tuple(SCHEMES),
+        targets=console.numbers(target, "--target") or DEFAULT_TARGETS,
+        seeds=seeds,
+        requests_per_hour=requests,
+        factor_type=factors[0],
+    )
+    if not console.run(bundle, request, xi or (), out, checked=check, json=json):
+        raise typer.Exit(1)
+
+
+@replay.command("import")
+def replay_import(clone: Path, out: Path, json: Json = False) -> None:
+    """A clone of the published artifact, made into a bundle."""
+    from sprout.console import replay as console
+
+    console.import_(clone, out, json=json)
 
 
 @app.command()
@@ -474,7 +391,7 @@ def control(context: typer.Context) -> None:
     """The control plane alone."""
     from sprout.console import alone
 
-    alone.control(_config(context))
+    alone.control(config_of(context))
 
 
 @app.command()
@@ -482,7 +399,7 @@ def agent(context: typer.Context) -> None:
     """This node's agent alone."""
     from sprout.console import alone
 
-    alone.agent(_config(context))
+    alone.agent(config_of(context))
 
 
 @app.command()
@@ -490,7 +407,7 @@ def engine(context: typer.Context) -> None:
     """The embedded engine alone (engine.port must be set)."""
     from sprout.console import alone
 
-    alone.engine(_config(context))
+    alone.engine(config_of(context))
 
 
 @app.command()
@@ -498,7 +415,7 @@ def triton(context: typer.Context, json: Json = False) -> None:
     """Triton alone, supervised, for the engine at engine.host and engine.port."""
     from sprout.console import up as console
 
-    console.run(_config(context), processes=("triton",), quiet=False, json=json)
+    console.run(config_of(context), processes=("triton",), quiet=False, json=json)
 
 
 @app.command()
@@ -510,7 +427,7 @@ def render(
     """A complete model repository for a Triton container."""
     from sprout.console import alone
 
-    alone.render(_config(context), engine, out)
+    alone.render(config_of(context), engine, out)
 
 
 if __name__ == "__main__":

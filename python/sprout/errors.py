@@ -12,11 +12,14 @@ SproutError
 │   ├── EngineUnavailable  not reachable, or it went away under the request
 │   └── EngineBusy         slots and queue are full: try again later
 ├── FeedError              a carbon source gave no usable value
-│   ├── FeedUnauthorized   its key is refused, or does not cover what was asked for
+│   ├── FeedUnauthorized   its key is refused
+│   │   └── FeedForbidden   its key is known, and does not cover what was asked for
 │   ├── FeedZoneError      it does not know the zone, or answered for another
 │   ├── FeedRateLimited    it was asked too often
 │   ├── FeedUnavailable    no answer, or an error of its own
 │   └── FeedMalformed      an answer that is not what it promises
+├── EvaluationError        an evaluation can't be run, kept or reported
+├── JudgeError             no judge can be had: refused, not there, or too often not heard
 ├── InfeasibleError        the optimizer has no feasible policy
 ├── SpoolError             outcomes can't be kept on disk
 ├── ControlError           the control plane can't be reached, or refused
@@ -76,7 +79,11 @@ class FeedError(SproutError):
 
 
 class FeedUnauthorized(FeedError):  # noqa: N818 - reads as what happened
-    """The source's key is refused, or does not cover what was asked for."""
+    """The source's key is refused."""
+
+
+class FeedForbidden(FeedUnauthorized):
+    """The source knows the key, and it does not cover what was asked for: a plan, a region."""
 
 
 class FeedZoneError(FeedError):
@@ -93,6 +100,14 @@ class FeedUnavailable(FeedError):  # noqa: N818
 
 class FeedMalformed(FeedError):  # noqa: N818
     """An answer that is not what the source promises: shape, unit, size, time."""
+
+
+class EvaluationError(SproutError):
+    """An evaluation can't be run, kept or reported; the message says why."""
+
+
+class JudgeError(SproutError):
+    """The judge of an evaluation can't be used; the message says why, and what helps."""
 
 
 class InfeasibleError(SproutError):

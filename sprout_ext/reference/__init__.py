@@ -8,6 +8,7 @@ a file may be read here while nobody writes it.
 from sprout_ext.reference.board import BoardReader, BoardWriter
 from sprout_ext.reference.clock import ClockReader, ClockWriter
 from sprout_ext.reference.ledger import Flights, Segment, SegmentReader
+from sprout_ext.reference.ring import Ring, RingReader
 from sprout_ext.reference.sampler import Sampler, draw_batch, fold_key, philox, thresholds
 
 __all__ = [
@@ -16,6 +17,8 @@ __all__ = [
     "ClockReader",
     "ClockWriter",
     "Flights",
+    "Ring",
+    "RingReader",
     "Sampler",
     "Segment",
     "SegmentReader",

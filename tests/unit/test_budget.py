@@ -12,9 +12,9 @@ from round_priors import ROUND_PRIORS
 from sprout.carbon import Intensity
 from sprout.config import BankConfig, Config, ControlConfig
 from sprout.control import history, inbox, messages
-from sprout.control.budget import Budget, by_hour, expected
+from sprout.control.budget import Budget, Worth, by_hour, expected
 from sprout.control.decide import plan
-from sprout.control.inputs import Horizon, Inputs, inputs_of, priors
+from sprout.control.inputs import Group, Horizon, Inputs, inputs_of, priors
 from sprout.control.publisher import Publisher
 from sprout.control.store import Store
 from sprout.directives import pack
@@ -194,7 +194,7 @@ def budget(store: Store) -> Budget:
 
 def look(made: Budget, grid: Grid) -> tuple[Horizon | None, str]:
     profile = priors(CONFIG, PACK.levels)
-    return made.look(grid, profile, NOW.timestamp())  # type: ignore[arg-type]
+    return made.look(grid, Worth(profile), NOW.timestamp())  # type: ignore[arg-type]
 
 
 def carry(made: Budget, grid: Grid) -> float:
@@ -270,9 +270,8 @@ def test_each_drawn_outcome_counts_once(store: Store) -> None:
     assert carry(made, grid) == 0
     store.add_outcomes(outcomes(1, 1000, 20))  # 85 %: 10 points under the target each
     store.add_outcomes(outcomes(0, 2000, 10))  # 5 points above
-    apart = {"pinned": True}, {"control": True}, {"probe": True}, {"off": True}
-    for i, fields in enumerate(apart):
-        store.add_outcomes(outcomes(2, 3000 + 100 * i, 10, **fields))
+    for i, flag in enumerate(("pinned", "control", "probe", "off", "evaluation")):
+        store.add_outcomes(outcomes(2, 3000 + 100 * i, 10, **{flag: True}))
     assert carry(made, grid) == pytest.approx(-200 + 50)
     assert carry(made, grid) == pytest.approx(-150)
     # A restart goes on where the last one stood.
@@ -286,6 +285,30 @@ def test_what_was_not_decided_is_not_counted(store: Store) -> None:
     carry(made, grid)
     store.add_outcomes(outcomes(0, 1, 50, policy_version=8))  # of a block of L0
     assert carry(made, grid) == 0
+
+
+def test_classes_count_by_their_own_q_and_those_who_opted_out_not_at_all(store: Store) -> None:
+    made, grid = budget(store), Grid([100.0] * 6)
+    policy = pb.Policy(counter=9, mixes=[pb.Mix(tenant="quiet", basis="tenant opted out")])
+    store.add_policy(0, 9, PACK.hash, 0.0, policy.SerializeToString())
+    rows = priors(CONFIG, PACK.levels)
+    code = tuple(replace(p, preference=q) for p, q in zip(rows, (0.5, 0.5, 0.1), strict=True))
+    worth = Worth(rows, (Group(task="code", traffic=0.5, profile=code),))
+
+    def carried() -> float:
+        horizon, why = made.look(grid, worth, NOW.timestamp())  # type: ignore[arg-type]
+        assert horizon is not None, why
+        return horizon.carry_request_points
+
+    carried()
+    store.add_outcomes(outcomes(1, 1, 10, policy_version=9, task="code"))  # as good as L0: + 5
+    assert carried() == pytest.approx(50)
+    store.add_outcomes(outcomes(1, 100, 10, policy_version=9))  # 85 %: - 10
+    assert carried() == pytest.approx(-50)
+    store.add_outcomes(outcomes(0, 200, 10, policy_version=9, tenant="quiet"))
+    assert carried() == pytest.approx(-50)
+    store.add_outcomes(outcomes(0, 300, 10, policy_version=7, tenant="quiet"))  # not yet then
+    assert carried() == pytest.approx(0)
 
 
 def test_a_surplus_is_worth_one_horizon_at_most(store: Store) -> None:
@@ -332,9 +355,10 @@ def test_a_replayed_grid_carries_nothing_on(store: Store) -> None:
     assert "nothing is carried on" in horizon.basis
 
 
-def test_hours_are_counted_without_probes(store: Store) -> None:
+def test_hours_are_counted_without_our_own_requests(store: Store) -> None:
     store.add_outcomes(outcomes(0, 1, 7))
     store.add_outcomes(outcomes(0, 100, 3, probe=True))
+    store.add_outcomes(outcomes(0, 200, 4, evaluation=True))
     hour = int(NOW.timestamp() // 3600) - 2
     assert store.hourly_requests(hour, hour + 1) == {hour: 7}
     assert store.hourly_requests(hour + 1, hour + 9) == {}

@@ -118,7 +118,7 @@ def test_now_from_the_source_that_stands_in(api: Api, settings: list[str], capsy
     said = capsys.readouterr()
     assert said.out.startswith("150 g/kWh in GB")
     assert (
-        said.err == "electricity_maps: HTTP 401: the key is refused, or does not cover this zone\n"
+        said.err == "electricity_maps: HTTP 401: the key is refused\n"
     )
 
 

@@ -16,6 +16,7 @@ from sprout.carbon.secret import Secret
 from sprout.errors import (
     ConfigError,
     FeedError,
+    FeedForbidden,
     FeedMalformed,
     FeedRateLimited,
     FeedUnauthorized,
@@ -183,7 +184,7 @@ def test_forecast_is_what_lies_ahead_and_estimated(api: Api, key_file: Path) -> 
     ("told", "kind"),
     [
         (Answer(status=401), FeedUnauthorized),
-        (Answer(status=403), FeedUnauthorized),
+        (Answer(status=403), FeedForbidden),
         (Answer(status=404), FeedZoneError),
         (Answer(status=429, headers={"Retry-After": "60"}), FeedRateLimited),
         (Answer(status=502), FeedUnavailable),

@@ -17,6 +17,7 @@ from carbon_api import Answer, Api, answer, serving
 from sprout.carbon.http import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S, get_json, retry_after_s
 from sprout.errors import (
     FeedError,
+    FeedForbidden,
     FeedMalformed,
     FeedRateLimited,
     FeedUnauthorized,
@@ -55,7 +56,7 @@ def test_what_is_sent_and_what_comes_back(api: Api) -> None:
         (301, FeedMalformed),
         (400, FeedZoneError),
         (401, FeedUnauthorized),
-        (403, FeedUnauthorized),
+        (403, FeedForbidden),
         (404, FeedZoneError),
         (410, FeedMalformed),
         (422, FeedZoneError),

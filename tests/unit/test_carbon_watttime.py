@@ -15,6 +15,7 @@ from sprout.carbon import WattTimeSource
 from sprout.carbon.secret import Secret
 from sprout.errors import (
     FeedError,
+    FeedForbidden,
     FeedMalformed,
     FeedRateLimited,
     FeedUnauthorized,
@@ -116,15 +117,28 @@ def test_a_token_that_is_refused_is_renewed_once(api: Api, source: WattTimeSourc
     assert asyncio.run(source.now()).g_per_kwh == pytest.approx(900 * 0.45359237)
     assert api.asked[-1].headers["authorization"] == "Bearer new"
     assert api.paths.count("/login") == 2
-    api.answers["/v3/forecast"] = Answer(status=403)
+    api.answers["/v3/forecast"] = Answer(status=401)
     before = len(api.asked)
     with pytest.raises(FeedUnauthorized):
         asyncio.run(source.now())
     assert api.paths[before:] == ["/v3/forecast", "/login", "/v3/forecast"]
 
 
+def test_what_the_account_may_not_have_is_not_asked_for_with_another_token(
+    api: Api, source: WattTimeSource
+) -> None:
+    """403 is the plan's or the region's; the token is as good as ever."""
+    api.answers["/v3/forecast"] = answered(800)
+    asyncio.run(source.now())
+    api.answers["/v3/historical"] = Answer(status=403)
+    with pytest.raises(FeedForbidden, match="does not cover"):
+        asyncio.run(source.history(24))
+    asyncio.run(source.now())
+    assert api.paths == ["/login", "/v3/forecast", "/v3/historical", "/v3/forecast"]
+
+
 def test_a_fresh_token_that_is_refused_is_not_renewed(api: Api, source: WattTimeSource) -> None:
-    api.answers["/v3/forecast"] = Answer(status=403)
+    api.answers["/v3/forecast"] = Answer(status=401)
     with pytest.raises(FeedUnauthorized):
         asyncio.run(source.now())
     assert api.paths == ["/login", "/v3/forecast"]
@@ -150,7 +164,8 @@ def test_forecast_is_what_lies_ahead(api: Api, source: WattTimeSource) -> None:
 @pytest.mark.parametrize(
     ("told", "kind"),
     [
-        (Answer(status=403), FeedUnauthorized),
+        (Answer(status=401), FeedUnauthorized),
+        (Answer(status=403), FeedForbidden),
         (Answer(status=404), FeedZoneError),
         (Answer(status=429, headers={"Retry-After": "300"}), FeedRateLimited),
         (Answer(status=500), FeedUnavailable),

@@ -15,7 +15,7 @@ from sprout.errors import InfeasibleError
 from sprout.optimize.bank import BankModel
 from sprout.optimize.caps import Caps
 from sprout.optimize.cone import VIOLATION, Cone
-from sprout.optimize.contrast import Certainty, deviation, margin, multinomial, tangent
+from sprout.optimize.contrast import Certainty, deviation, factor, multinomial
 from sprout.optimize.problem import Problem, Solution
 
 Array = NDArray[np.float64]
@@ -187,16 +187,57 @@ def test_as_good_as_slsqp(p: Problem) -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(problems())
-def test_a_tangent_touches_and_never_cuts_off(p: Problem) -> None:
+@given(problems(), st.booleans())
+def test_tangents_touch_and_never_cut_off(p: Problem, joint: bool) -> None:
+    """At v with |v| > t at least one is violated, and what the cone holds violates none."""
     assert p.certainty is not None
-    s, z = p.certainty.covariance, p.certainty.z
+    s = p.certainty.covariance
+    classes, levels = p.preferences.shape
+    if joint:
+        whole = np.einsum("ab,aij->aibj", np.eye(classes), s)
+        p = replace(p, certainty=replace(p.certainty, covariance=whole))
+    r = factor(s if not joint else whole)
     rng = np.random.default_rng(0)
-    y, other = rng.normal(0, 1, (2, *p.preferences.shape))
-    slope = tangent(y, p.preferences, s, z)
-    assert slope is not None
-    assert (slope * y).sum() == pytest.approx(margin(y, p.preferences, s, z))
-    assert (slope * other).sum() >= margin(other, p.preferences, s, z) - 1e-9
+    y, other = rng.normal(0, 1, (2, classes, levels))
+    assert np.linalg.norm(r @ y.ravel()) == pytest.approx(deviation(y, s))
+    cone, ends = Cone(p), classes * levels
+    k = len(r)
+
+    def point(v: np.ndarray, t: float) -> np.ndarray:
+        shares = v**2 / t if t > 0 else np.zeros(k)
+        return np.concatenate((np.zeros(ends), v, shares, [t]))
+
+    v, w = r @ y.ravel(), r @ other.ravel()
+    cuts = cone.cuts(point(v, 0.5 * float(np.linalg.norm(v))) * [*[1] * (ends + k), *[0] * k, 1], 0)
+    assert cuts
+    for inside in (point(v, float(np.linalg.norm(v))), point(w, 1.1 * float(np.linalg.norm(w)))):
+        assert all(inside[columns] @ values >= -1e-12 for columns, values in cuts)
+
+
+@settings(max_examples=40, deadline=None)
+@given(problems())
+def test_classes_judged_apart_are_a_joint_covariance_without_blocks_between(p: Problem) -> None:
+    assert p.certainty is not None
+    s = np.einsum("ab,aij->aibj", np.eye(p.shape[1]), p.certainty.covariance)
+    joint = solve(replace(p, certainty=replace(p.certainty, covariance=s)))
+    assert joint.expected_g == pytest.approx(solve(p).expected_g, rel=1e-6)
+
+
+def test_the_same_judgments_in_two_rows_count_once() -> None:
+    """Two rows of the same requests with the same q: as sure as one row, not surer by root 2."""
+    one = problem(0.95, 400)
+    assert one.certainty is not None
+    s = one.certainty.covariance[0]
+    two = replace(
+        one,
+        costs_g=one.costs_g.repeat(2, axis=1),
+        requests=one.requests.repeat(2, axis=1) / 2,
+        preferences=one.preferences.repeat(2, axis=0),
+        certainty=Certainty(0.95, np.einsum("ab,ij->aibj", np.ones((2, 2)), s)),
+    )
+    assert solve(two).expected_g == pytest.approx(solve(one).expected_g, rel=1e-6)
+    apart = replace(two, certainty=Certainty(0.95, np.stack((s, s))))
+    assert solve(apart).expected_g < solve(one).expected_g * 0.999
 
 
 @settings(max_examples=40, deadline=None)

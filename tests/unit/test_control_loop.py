@@ -320,7 +320,7 @@ def test_pause_reaches_watchers_though_the_store_fails(
     async def scenario() -> None:
         loop, _ = await started(grid, store)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "set_setting", fail)
+            patch.setattr(store, "keep_setting", fail)
             assert (await loop.pause("fire")).paused
             assert loop.reasons() == {"pause": "pause can't be stored: disk full"}
             assert store.setting("pause") is None
@@ -368,7 +368,7 @@ def test_a_pause_is_stored_though_its_caller_gave_up(
     async def scenario() -> None:
         loop, _ = await started(grid, store)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "set_setting", slow)
+            patch.setattr(store, "keep_setting", slow)
             with pytest.raises(TimeoutError):
                 await asyncio.wait_for(loop.pause("fire"), 0.05)
             release.set()
@@ -405,7 +405,7 @@ def test_a_late_retry_does_not_undo_a_newer_wish(
     async def scenario() -> None:
         loop, _ = await started(grid, store)
         with monkeypatch.context() as patch:
-            patch.setattr(store, "set_setting", fail)
+            patch.setattr(store, "keep_setting", fail)
             await loop.pause("fire")
             await loop.resume()
         await loop.step()

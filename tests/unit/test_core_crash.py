@@ -15,13 +15,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from core_writers import S, opening_of, policy_of
+from core_writers import S, opening_of, policy_of, sampled_of
 
 from sprout_ext import reference
 from sprout_ext.board import BoardReader, BoardWriter
 from sprout_ext.clock import ClockReader, ClockWriter
 from sprout_ext.ledger import Flights, Phase, Segment, SegmentReader, segments
 from sprout_ext.reference.words import Words
+from sprout_ext.ring import Ring, RingPrompt, RingReader, rings
 
 ROUNDS = 120
 Check = Callable[[], None]
@@ -233,6 +234,60 @@ def test_agent(tmp_path: Path):
     segment.close(unlink=True)
 
 
+def number_of(prompt: RingPrompt) -> int:
+    """Checks that it is one prompt, whole."""
+    expected = sampled_of(prompt.policy_version)
+    assert {name: getattr(prompt, name) for name in expected} == expected
+    return prompt.policy_version
+
+
+def test_ring_writer(memory: Path):
+    """Whole prompts, in order; the dead leave nothing but their ring."""
+    seen = 0
+
+    def look() -> None:
+        nonlocal seen
+        for ring in rings(memory):
+            numbers = [number_of(prompt) for prompt in ring.drain()]
+            assert numbers == sorted(set(numbers))
+            seen += len(numbers)
+
+    def bury() -> None:
+        look()
+        for ring in rings(memory):
+            assert not ring.alive
+            counts = ring.counts()
+            assert counts.written == counts.read
+            ring.unlink()
+        assert os.listdir(memory) == []
+
+    rounds("prompts", memory, look, bury)
+    assert seen > ROUNDS // 4
+
+
+def test_ring_reader(memory: Path):
+    """The stub's view: whenever the agent is killed, the ring is the next one's."""
+    ring = Ring.create(memory, 0, 0, slots=4, prompt_bytes=1000)
+    n = 0
+
+    def look() -> None:
+        nonlocal n
+        n += 1
+        ring.write(**sampled_of(n))
+
+    def after() -> None:
+        reader = RingReader(ring.path)  # the next agent
+        reader.drain()
+        for _ in range(4):
+            look()
+        assert [number_of(prompt) for prompt in reader.drain()] == [n - 3, n - 2, n - 1, n]
+        assert reader.counts().written == reader.counts().read
+
+    rounds("drain", memory, look, after)
+    assert n > ROUNDS
+    ring.close(unlink=True)
+
+
 class Stopped(Exception):  # noqa: N818 - not an error: a writer's death
     """The writer died here."""
 
@@ -360,3 +415,33 @@ def test_flight_at_every_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     assert each_death(monkeypatch, life, check) > 30
     segment.close(unlink=True)
+
+
+def test_ring_at_every_store(memory: Path, monkeypatch: pytest.MonkeyPatch):
+    """Writer and reader in turn, each dying at each of its stores."""
+    ring = Ring.create(memory, 0, 0, slots=1, prompt_bytes=40)
+    sampled = {**sampled_of(7), "text": b"a prompt of some length"}
+    died: list[str] = []
+
+    def life() -> None:
+        died[:] = ["writer"]
+        reference.Ring(ring.path).write(**sampled)
+        died[:] = ["reader"]
+        reference.RingReader(ring.path).drain()
+        died.clear()
+
+    def check() -> None:
+        reader = RingReader(ring.path)
+        found = reader.drain()
+        assert [prompt.text for prompt in found] in ([], [sampled["text"]])
+        counts = reader.counts()
+        assert counts.written == counts.read
+        if died == ["reader"]:  # what it did not get to wipe, its successor did
+            assert sampled["text"][:8] not in ring.path.read_bytes()
+        assert ring.write(**sampled_of(8))  # and the slot is no one's
+        assert [number_of(prompt) for prompt in reader.drain()] == [8]
+
+    # Writer: 2 states, 11 facts, 3 words of text, written. Reader: 2 states, 3 + 6 + 1 wiped,
+    # missed, read.
+    assert each_death(monkeypatch, life, check) == 31
+    ring.close(unlink=True)

@@ -25,12 +25,20 @@ def test_every_setting_is_documented_with_its_default() -> None:
     assert set(page) == set(Config.model_fields)
     defaults = Config().model_dump(mode="json")
     for section, keys in page.items():
-        assert set(keys) == set(defaults[section]), section
-        for key, value in keys.items():
-            default = defaults[section][key]
-            # "…", {} and the example intensity stand where the default is "unset".
-            if value not in ("…", {}) and default is not None:
-                assert value == default, f"{section}.{key}"
+        compare(section, keys, defaults[section])
+
+
+def compare(section: str, keys: dict[str, Any], defaults: dict[str, Any]) -> None:
+    assert set(keys) == set(defaults), section
+    for key, value in keys.items():
+        default = defaults[key]
+        # "…", {} and the example intensity stand where the default is "unset".
+        if value in ("…", {}) or default is None:
+            continue
+        if isinstance(value, dict):
+            compare(f"{section}.{key}", value, default)
+        else:
+            assert value == default, f"{section}.{key}"
 
 
 @pytest.mark.parametrize("page", sorted([*ROOT.glob("docs/**/*.md"), ROOT / "README.md"]))

@@ -2,6 +2,7 @@
 """Hints that clients give as request parameters."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -53,6 +54,32 @@ def test_switched_off_and_unknown_hints_are_ignored_and_counted():
 def test_wrong_values_are_named(given, message):
     with pytest.raises(RequestError, match=message):
         read(**given)
+
+
+def as_evaluation(**given):
+    text = json.dumps(
+        {"sprout_level": "L2", "sprout_task": "maths", "sprout_sample": False} | given
+    )
+    return hints.read(text, PACK, frozenset(), "probe", "secret")
+
+
+def test_an_evaluation_is_heard_where_no_client_is_and_needs_its_token():
+    heard = Hints(level=2, task=b"maths", evaluation=True, sample=False)
+    assert as_evaluation(sprout_evaluate="secret") == heard
+    assert as_evaluation(sprout_evaluate="secret", sprout_off=True) == replace(heard, ignored=1)
+    for wrong in ("guess", "probe", "", 7):
+        assert as_evaluation(sprout_evaluate=wrong) == Hints(ignored=3, sample=False)
+    assert read(sprout_evaluate="secret") == Hints(ignored=1)  # where no evaluation is known
+
+
+@pytest.mark.parametrize("refusal", [False, "false", 0, None, "no"])
+def test_a_refused_sample_is_heard_whatever_the_operator_allows(refusal):
+    assert read(allowed=set(), sprout_sample=refusal) == Hints(sample=False)
+    assert read(sprout_sample=refusal, sprout_off=True) == Hints(off=True, sample=False)
+
+
+def test_a_wanted_sample_changes_nothing():
+    assert read(allowed=set(), sprout_sample=True) == NONE
 
 
 def test_probe_needs_the_token():

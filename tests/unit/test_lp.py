@@ -332,6 +332,18 @@ def test_caps_by_hand() -> None:
     assert (alone.active, alone.binding_caps) == ("caps", ("most L2",))
 
 
+def test_exploration_is_no_constraint() -> None:
+    """A level is kept alive on purpose: nothing is in the way of the cheapest mix."""
+    explored = lp.solve(COSTS, PREFERENCES, 0.1, Caps(least=(0.01, 0.01, 0.01)))
+    assert explored.shares == pytest.approx((0.01, 0.01, 0.98))
+    assert explored.active == "none"
+    assert set(explored.binding_caps) == {"least L0", "least L1"}
+    both = lp.solve(COSTS, PREFERENCES, 0.1, Caps(least=(0.01,) * 3, most=(1, 1, 0.9)))
+    assert both.active == "caps"
+    step = lp.solve(COSTS, PREFERENCES, 0.1, Caps(least=(0.01,) * 3, step=0.1), (0.5, 0.5, 0))
+    assert step.active == "caps"
+
+
 @pytest.mark.parametrize(
     ("caps", "floor", "message"),
     [

@@ -3,6 +3,7 @@
 """NVML's counter through a module object that stands for `pynvml`; the real one: tests/gpu."""
 
 import sys
+import threading
 
 import pytest
 
@@ -101,6 +102,12 @@ def two() -> tuple[Nvml, Card, Card]:
     return Nvml(*cards), *cards
 
 
+def recovered(meter: NvmlMeter) -> None:
+    """Until the attempt that the last read began is over."""
+    assert meter._recovery is not None
+    assert meter._recovery.done.wait(60)
+
+
 def test_sums_every_gpu_from_where_it_finds_them() -> None:
     nvml, a, b = two()
     meter = NvmlMeter(nvml=nvml)
@@ -139,8 +146,10 @@ def test_a_driver_that_was_reloaded_between_two_agents_counts_from_nought() -> N
     nvml, a, _ = two()
     memory = Memory(10.0, {"GPU-a": 1_000_000, "GPU-b": 1_000_000})
     nvml.reload()
+    meter = NvmlMeter((), memory, nvml=nvml)
+    assert meter.read() == 10.0
     a.mj = 4000
-    assert NvmlMeter((), memory, nvml=nvml).read() == 14.0
+    assert meter.read() == 14.0
 
 
 def test_a_driver_reload_under_it_is_survived(caplog: pytest.LogCaptureFixture) -> None:
@@ -154,11 +163,15 @@ def test_a_driver_reload_under_it_is_survived(caplog: pytest.LogCaptureFixture) 
     assert "Uninitialized" in meter.problem
     nvml.driver = True
     nvml.reload()
-    a.mj = 3000
+    a.mj = 2990
     assert meter.read() == 1.0  # not looked for at every tick
     now = RETRY_S
-    assert meter.read() == 4.0
+    assert meter.read() == 1.0
+    recovered(meter)
+    assert meter.read() == 1.0  # a low reading that could be false
     assert meter.problem == ""
+    a.mj = 3000
+    assert meter.read() == 4.0
     assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]
 
 
@@ -167,14 +180,79 @@ def test_a_driver_that_stays_away_is_looked_for_again_and_again() -> None:
     now = 0.0
     meter = NvmlMeter(nvml=nvml, clock=lambda: now)
     nvml.driver = False
-    for now in (1.0, 2 * RETRY_S, 4 * RETRY_S, 6 * RETRY_S):  # noqa: B007 - the clock reads it
+    for now in (1.0, 2 * RETRY_S, 4 * RETRY_S, 6 * RETRY_S):
+        assert meter.read() == 0.0
+        if now >= RETRY_S:
+            recovered(meter)
         assert meter.read() == 0.0
         assert meter.problem
     nvml.driver = True
     nvml.reload()
-    a.mj = 500
     now = 8 * RETRY_S
+    meter.read()
+    recovered(meter)
+    meter.read()
+    a.mj = 500
     assert meter.read() == 0.5
+
+
+def test_a_tick_never_waits_for_the_driver() -> None:
+    """Opening NVML hangs: reads go on at once, and the counter is caught up with behind it."""
+    nvml, a, _ = two()
+    now = 0.0
+    meter = NvmlMeter(nvml=nvml, clock=lambda: now)
+    let_go, inside = threading.Event(), threading.Event()
+    opening, tick = nvml.nvmlInit, threading.get_ident()
+
+    def hangs() -> None:
+        assert threading.get_ident() != tick
+        inside.set()
+        let_go.wait()
+        opening()
+
+    nvml.nvmlInit = hangs  # type: ignore[method-assign]
+    a.lost = True
+    meter.read()
+    now = RETRY_S
+    assert meter.read() == 0.0
+    assert inside.wait(60)
+    a.lost = False
+    a.mj += 2000  # type: ignore[operator]
+    for now in (RETRY_S, 9 * RETRY_S):  # noqa: B007 - the clock reads it
+        assert meter.read() == 0.0
+        assert "GPU is lost" in meter.problem
+    let_go.set()
+    recovered(meter)
+    assert meter.read() == 2.0
+    assert meter.problem == ""
+    meter.close()
+    assert nvml.opened == 0
+
+
+def test_closed_while_the_driver_is_away() -> None:
+    nvml, a, _ = two()
+    now = 0.0
+    meter = NvmlMeter(nvml=nvml, clock=lambda: now)
+    let_go, inside, opening = threading.Event(), threading.Event(), nvml.nvmlInit
+
+    def hangs() -> None:
+        inside.set()
+        let_go.wait()
+        opening()
+
+    nvml.nvmlInit = hangs  # type: ignore[method-assign]
+    a.lost = True
+    meter.read()
+    now = RETRY_S
+    meter.read()
+    assert inside.wait(60)
+    meter.close()  # returns
+    let_go.set()
+    recovered(meter)
+    for thread in threading.enumerate():
+        if thread.name == "nvml-recovery":
+            thread.join(60)
+    assert nvml.opened == 0
 
 
 def test_one_lost_gpu_does_not_stop_the_others() -> None:

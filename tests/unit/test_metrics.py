@@ -22,8 +22,9 @@ from control_plane import (
 )
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
+from some_evaluation import evaluation
 
-from sprout.config import CarbonConfig
+from sprout.config import CarbonConfig, TenantConfig
 from sprout.control import feedback, metrics
 from sprout.control.inbox import FLAGS
 from sprout.control.run import run
@@ -38,7 +39,7 @@ Stub = control_pb2_grpc.ControlStub
 ARM = "|".join(("L[0-7]", *FLAGS))
 TRIGGERS = (
     "start|time|intensity|range|profile|degraded|pause|resume|override|objective|pin|unpin|schedule"
-    "|shadow|block|guard"
+    "|shadow|block|guard|evaluation|mixes"
 )
 LABELS = {
     "arm": ARM,
@@ -56,6 +57,8 @@ LABELS = {
     "signal": "average|marginal",
     "source": "constant",  # those of the configuration
     "stream": "policy|status",
+    "task": "",  # or a class of an evaluation
+    "tenant": "acme",  # those of the configuration
     "trigger": TRIGGERS,
     "version": r"\d+\.\d+\.\d+.*",
     "zone": "EXAMPLE",
@@ -102,8 +105,11 @@ def report(stub: Stub, *outcomes: pb.Outcome, node: str = "node-a", **status: An
 def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stub, str]]:
     """(stub, address of the metrics) of a control plane that every metric has a sample of."""
     state = tmp_path_factory.mktemp("state")
-    with running(configure(state)) as address, stub_of(address) as stub:
+    config = configure(state, tenants={"acme": TenantConfig(minimum=0.9)})
+    with running(config) as address, stub_of(address) as stub:
         first(stub)
+        found = pb.ReportEvaluationRequest(evaluation=evaluation())
+        stub.ReportEvaluation(found, timeout=WAIT_S)
         ending = {"ending": pb.ENDING_FAILED, "control": True, "energy_estimated": True}
         report(stub, outcome(1), outcome(2, level=1), outcome(3, **ending), active=2, spooled=5)
         report(stub, outcome(1), node="node-b", active=1, dropped=4)
@@ -258,6 +264,7 @@ def test_a_reason_of_an_unknown_kind_is_other(tmp_path: Path) -> None:
         published={},
         watchers={},
         nodes=[],
+        quality=None,
     )
     families = {family.name: family for family in metrics._health(moment)}
     on = [s.labels["kind"] for s in families["sprout_degraded_reason"].samples if s.value]

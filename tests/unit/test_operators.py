@@ -3,6 +3,7 @@
 
 import json
 import math
+import threading
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -17,8 +18,11 @@ from google.protobuf.duration_pb2 import Duration
 from sprout import cli
 from sprout.config import CarbonConfig, ControlConfig
 from sprout.control import history
+from sprout.control.pin import Pin, Window
+from sprout.control.rows import Feedback
 from sprout.control.store import Store
 from sprout.control.wishes import Wishes
+from sprout.errors import ControlError
 from sprout.policy_version import dotted, version
 from sprout.v1 import control_pb2 as pb
 from sprout.v1 import control_pb2_grpc
@@ -423,6 +427,53 @@ def test_feedback_is_stored(tmp_path: Path) -> None:
     assert rows == [("retry", 1, big - 2**64, "L1", 2), ("thumbs_down", 0, 0, "control", 1)]
 
 
+def test_a_report_that_is_sent_again_counts_once(tmp_path: Path) -> None:
+    """A client that timed out can't know whether it was stored."""
+    with running(configure(tmp_path)) as address, stub_of(address) as stub:
+        first(stub)
+        request = pb.ReportFeedbackRequest(feedback=[feedback()], report_id="3f1c")
+        assert stub.ReportFeedback(request, timeout=WAIT_S) == pb.ReportFeedbackResponse(stored=1)
+        again = stub.ReportFeedback(request, timeout=WAIT_S)
+        assert again == pb.ReportFeedbackResponse(duplicate=True)
+        other = pb.ReportFeedbackRequest(feedback=[feedback(count=5)], report_id="3f1d")
+        assert stub.ReportFeedback(other, timeout=WAIT_S).stored == 1
+        nameless = pb.ReportFeedbackRequest(feedback=[feedback(count=7)])
+        for _ in range(2):
+            assert stub.ReportFeedback(nameless, timeout=WAIT_S).stored == 1
+    store = Store(tmp_path / "control.sqlite")  # a restart does not forget
+    assert not store.add_feedback([], report_id="3f1c", now=time.time())
+    assert store.feedback_counts(0, 99) == [(0, "L1", 1, "retry", 2 + 5 + 7 + 7)]
+    store.close()
+
+
+def test_a_report_that_fails_can_be_sent_again(tmp_path: Path) -> None:
+    """The id is stored with its entries, or neither is."""
+    store = Store(tmp_path / "c.sqlite")
+    row = Feedback(5.0, "retry", 1, 0, "L1", 2)
+    with pytest.raises(ControlError):
+        store.add_feedback([row._replace(kind=None)], report_id="a", now=5.0)  # type: ignore[arg-type]
+    assert store.add_feedback([row], report_id="a", now=5.0)
+    assert not store.add_feedback([row], report_id="a", now=6.0)
+    assert store.last_ids()[1] == 1
+    store.close()
+
+
+def test_ids_of_reports_are_bounded_and_forgotten_with_their_feedback(tmp_path: Path) -> None:
+    store = Store(tmp_path / "c.sqlite")
+    for i in range(20):
+        store.add_feedback([], report_id=str(i), now=float(i))
+    store.prune(older_than=5.0, newest_outcomes=10)
+    kept = [not store.add_feedback([], report_id=str(i), now=30.0) for i in range(20)]
+    assert kept == [False] * 10 + [True] * 10
+    store.close()
+
+
+def test_the_id_of_a_report_is_bounded(stub: Stub) -> None:
+    request = pb.ReportFeedbackRequest(feedback=[feedback()], report_id="x" * 129)
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    refused(stub.ReportFeedback, request, "report_id is longer than 128 characters", code)
+
+
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
@@ -529,3 +580,49 @@ def test_commands_that_go_wrong(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+# --- who writes last -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["pin", "schedule", "objective"])
+def test_a_slow_writer_does_not_undo_a_newer_wish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """One that was held up on its way to the store writes after a newer one has."""
+    store = Store(tmp_path / "c.sqlite")
+    wishes = Wishes(ControlConfig(), ("L0", "L1"), store)
+    until = time.time() + 3600
+
+    def wish(share: float) -> None:
+        if what == "pin":
+            wishes.set_pin(Pin((1 - share, share), until, "drill", "me"))
+        elif what == "schedule":
+            wishes.set_schedule([Window("00:00", "01:00", (), "L1")] if share > 0.5 else [])
+        else:
+            wishes.set_objective({"xi": share}, reset=False)
+
+    at_the_door, go = threading.Event(), threading.Event()
+    writing = store._writing
+
+    def held(*_: Any) -> Any:
+        if threading.current_thread() is slow:
+            at_the_door.set()
+            assert go.wait(WAIT_S)
+        return writing()
+
+    write = getattr(wishes, f"store_{what}")
+    slow = threading.Thread(target=write)
+    monkeypatch.setattr(store, "_writing", held)
+    wish(0.0 if what == "schedule" else 0.1)
+    slow.start()
+    assert at_the_door.wait(WAIT_S)
+    wish(0.9)
+    write()
+    newer = store.setting(what)
+    go.set()
+    slow.join(WAIT_S)
+    assert not slow.is_alive()
+    assert newer is not None
+    assert store.setting(what) == newer
+    store.close()

@@ -260,6 +260,8 @@ def test_marginal_is_the_derivative_of_the_node_s_power(rate: float) -> None:
         more[i] = Demand(d.level, d.per_s + step, d.input_tokens, d.output_tokens)
         by_hand = (node_watts(TRUTH, SERVICE, more) - node_watts(TRUTH, SERVICE, traffic)) / step
         assert energy.joules == pytest.approx(by_hand, rel=1e-3)
+        busy = [now.busy for t in (more, traffic) if (now := state(SERVICE, t))]
+        assert energy.device_seconds == pytest.approx((busy[0] - busy[1]) / step, rel=1e-3)
         assert energy.estimated
 
 
@@ -284,6 +286,16 @@ def test_load_takes_marginal_below_attributed() -> None:
     for a, s in zip(adds, shares, strict=True):
         assert a.joules < 0.6 * s.joules
         assert a.joules > TRUTH.decode_j_per_token
+        assert a.device_seconds < 0.01  # the device is occupied anyway
+
+
+def test_alone_on_the_device_both_mean_the_request_s_own_time() -> None:
+    """Without traffic a request occupies the device for as long as it takes."""
+    idle = [Demand("L0", 0.0, 50, 200), Demand("L1", 0.0, 70, 40)]
+    for demand, adds in zip(
+        idle, marginal(TRUTH, SERVICE, idle, estimated=False) or (), strict=True
+    ):
+        assert adds.device_seconds == pytest.approx(SERVICE.seconds(demand, 0.0))
 
 
 def test_the_two_energies_are_two_types() -> None:

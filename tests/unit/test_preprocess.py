@@ -166,6 +166,15 @@ def test_kill_switch_stands_above_a_pin(make, board):
     assert (got.level, got.flags) == (0, Flag.PAUSED)
 
 
+@pytest.mark.parametrize("paused", [False, True])
+@pytest.mark.parametrize(("parameters", "level"), [('"sprout_level":"L2",', 2), ("", 0)])
+def test_an_evaluation_has_its_level_whatever_clients_may(make, board, paused, parameters, level):
+    board((0.0, 1.0, 0.0), paused=paused)
+    pre = make(hints=frozenset(), evaluate_token="secret")
+    (got,) = pre.prepare([prompt("Hi", parameters=f'{{{parameters}"sprout_evaluate":"secret"}}')])
+    assert (got.level, got.flags) == (level, Flag.EVALUATION)
+
+
 def test_hints_that_are_switched_off_count(make, board, shm):
     board((0.0, 1.0, 0.0))
     (got,) = make(hints=frozenset()).prepare([prompt("Hi", parameters='{"sprout_level":"L2"}')])
@@ -339,6 +348,7 @@ def test_without_shared_memory(make):
 
 def test_settings_are_read_from_a_model_config(tmp_path):
     (tmp_path / "token").write_text("secret\n")
+    (tmp_path / "other").write_text("another\n")
     given = {
         "tokenizer_dir": str(tmp_path),
         "sprout_shm_dir": "${sprout_shm_dir}",
@@ -346,6 +356,7 @@ def test_settings_are_read_from_a_model_config(tmp_path):
         "sprout_hints": "sprout_level, sprout_off",
         "sprout_accept_rendered": "False",
         "sprout_probe_token_file": str(tmp_path / "token"),
+        "sprout_evaluate_token_file": str(tmp_path / "other"),
         "add_special_tokens": "${add_special_tokens}",
     }
     got = PreprocessSettings.read(Parameters(given), "preprocessing_0_3")
@@ -356,6 +367,7 @@ def test_settings_are_read_from_a_model_config(tmp_path):
         hints=frozenset({"sprout_level", "sprout_off"}),
         accept_rendered=False,
         probe_token="secret",
+        evaluate_token="another",
     )
 
 
@@ -367,6 +379,7 @@ def test_settings_are_read_from_a_model_config(tmp_path):
         ("sprout_accept_rendered", "maybe"),
         ("sprout_chat_template", "vicuna"),
         ("sprout_probe_token_file", "/nonexistent"),
+        ("sprout_evaluate_token_file", "/nonexistent"),
         ("tokenizer_dir", ""),
     ],
 )

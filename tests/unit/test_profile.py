@@ -84,13 +84,13 @@ def test_evidence_and_age_are_carried_on() -> None:
     assert (rows[2].effective_outcomes, rows[2].age_s) == (None, None)
 
 
-def test_decisions_replace_e_alone() -> None:
+def test_decisions_replace_e_and_p() -> None:
     rows = profile(*(Measured(30, e, 1.0, 5.0, False, 50.0, 30.0, 0.1) for e in (9.0, 8.0, 7.0)))
-    marginal = [MarginalEnergy(r.level, r.energy_joules / 3, 4.0, True) for r in rows]
+    marginal = [MarginalEnergy(r.level, r.energy_joules / 3, 0.25, 4.0, True) for r in rows]
     decided = decide_on(rows, marginal)
     assert [r.energy_joules for r in decided] == [3.0, 8 / 3, 7 / 3]
     assert {(r.energy_basis, r.energy_estimated, r.device_seconds) for r in decided} == {
-        (MARGINAL, True, 1.0)
+        (MARGINAL, True, 0.25)
     }
     assert moved(rows, decided, 10.0)  # the basis is another
     with pytest.raises(ValueError, match="shorter"):

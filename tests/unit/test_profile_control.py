@@ -20,7 +20,7 @@ from sprout.control.live import LOAD_WINDOW_S, RECENT_OUTCOMES, Live
 from sprout.control.store import _RECENT, _SAMPLES, Store
 from sprout.directives import PACKS
 from sprout.errors import ConfigError
-from sprout.profile import MARGINAL, MEASURED, document
+from sprout.profile import MARGINAL, MEASURED, document, moved
 from sprout.profile.change import Costs, learn
 from sprout.profile.document import SCHEMA, LevelTokens, Profile
 from sprout.profile.power import PowerFit, PowerModel
@@ -50,7 +50,9 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.close()
 
 
-def add(store: Store, first: int, count: int, ago_s: float = 0.0, **fields: Any) -> None:
+def add(
+    store: Store, first: int, count: int, ago_s: float = 0.0, *, node: str = "n", **fields: Any
+) -> None:
     """Outcomes a tenth of a second apart, each a second long: ten in flight."""
     now, rows = time.time() - ago_s, []
     for i in range(count):
@@ -62,7 +64,7 @@ def add(store: Store, first: int, count: int, ago_s: float = 0.0, **fields: Any)
             }
         )
         outcome.opened_at.FromNanoseconds(int((now - (count - i) * 0.1) * 1e9))
-        rows.append(inbox.row("n", outcome))
+        rows.append(inbox.row(node, outcome))
     store.add_outcomes(rows)
 
 
@@ -123,7 +125,7 @@ def test_load_is_that_of_a_node_whoever_chose_the_level(store: Store) -> None:
     add(store, 100, 30, 5.0)
     now = time.time()
     demand = store.recent(PACK.hash, 1000, now - LOAD_WINDOW_S).demand(
-        PACK.levels, LOAD_WINDOW_S, now, 1000
+        PACK.levels, LOAD_WINDOW_S, now
     )
     assert [d.per_s for d in demand] == pytest.approx([0.1, 0.2, 0])
     assert (demand[0].input_tokens, demand[0].output_tokens) == (50, 100)
@@ -134,7 +136,7 @@ def test_a_flushed_spool_is_no_load(store: Store) -> None:
     add(store, 1, 500, 7200.0)
     now = time.time()
     demand = store.recent(PACK.hash, 1000, now - LOAD_WINDOW_S).demand(
-        PACK.levels, LOAD_WINDOW_S, now, 1000
+        PACK.levels, LOAD_WINDOW_S, now
     )
     assert [d.per_s for d in demand] == [0, 0, 0]
 
@@ -142,11 +144,55 @@ def test_a_flushed_spool_is_no_load(store: Store) -> None:
 def test_company_is_counted_and_edges_are_left_out(store: Store) -> None:
     add(store, 1, 200)
     recent = store.recent(PACK.hash, 1000, 0.0)
-    costs, until = recent.costs(0.0, math.inf)
+    costs, until = recent.costs({}, math.inf)
     assert costs.in_flight == pytest.approx(10, abs=0.6)
     assert 150 < len(costs) < 195  # without the first and the last ten or so
     again, later = recent.costs(until, math.inf)
     assert (len(again), later) == (0, until)  # each once
+
+
+def test_the_first_minute_is_not_a_quiet_one(store: Store) -> None:
+    """Ten a second for ten seconds, and nothing ever before: ten a second, not a third of one."""
+    add(store, 1, 100)
+    recent = store.recent(PACK.hash, 1000, 0.0)
+    now = float(recent.end.max())
+    cold = recent.demand(PACK.levels, LOAD_WINDOW_S, now, whole=False)
+    assert cold[0].per_s == pytest.approx(10, rel=0.15)
+    warm = recent.demand(PACK.levels, LOAD_WINDOW_S, now)
+    assert warm[0].per_s == pytest.approx(100 / LOAD_WINDOW_S, rel=0.15)
+
+
+def test_one_outcome_is_no_rate(store: Store) -> None:
+    add(store, 1, 1)
+    recent = store.recent(PACK.hash, 1000, 0.0)
+    now = float(recent.end.max())
+    assert recent.demand(PACK.levels, LOAD_WINDOW_S, now, whole=False)[0].per_s == 0
+
+
+def test_a_node_that_reports_late_is_not_passed_over(store: Store) -> None:
+    """What it served ended before what was heard of others, and is company to nobody of theirs."""
+    add(store, 1, 200)
+    costs, until = store.recent(PACK.hash, 1000, 0.0).costs({}, math.inf)
+    assert set(until) == {"n"}
+    add(store, 1000, 200, 60.0, node="late", energy_joules=3.0)
+    fresh, later = store.recent(PACK.hash, 1000, 0.0).costs(until, math.inf)
+    assert later["n"] == until["n"]
+    assert len(fresh) == pytest.approx(len(costs), abs=2)
+    assert set(fresh.energy_joules) == {3.0}
+    assert fresh.in_flight == pytest.approx(10, abs=0.6)  # its own edges are left out, too
+
+
+def test_ages_go_on_without_traffic(store: Store) -> None:
+    add(store, 1, 1)
+    own, now = live(min_outcomes=1), time.time()
+    before, _ = own.look(store, now)
+    for passed in (60.0, 3600.0):
+        rows, _ = own.look(store, now + passed)
+        assert rows[0].age_s == pytest.approx((before[0].age_s or 0) + passed)
+        assert rows[1].age_s is None
+        assert not moved(before, rows, 0.0)  # no news: nothing is published for it
+    rows, _ = own.look(store, now)  # a clock that is set back makes nothing younger
+    assert rows[0].age_s == pytest.approx((before[0].age_s or 0) + 3600)
 
 
 # --- with a profile on disk ----------------------------------------------------------------------
@@ -174,6 +220,7 @@ def on_disk(tmp_path: Path) -> Path:
         ServiceModel(0.0, 0.0, 0.01, 0.0, 1.0, 100),
         (),
         learn(reference_costs(np.random.default_rng(1), 5000)),
+        document.OUTCOMES,
     )
     file = tmp_path / "profile.json"
     file.write_text(document.dump(profile))
@@ -189,10 +236,12 @@ def test_decisions_go_by_marginal_energy(store: Store, on_disk: Path) -> None:
         [t * 0.05 + t * 0.01 * 200 for t in (100, 40, 20)]
     )
     assert all(r.energy_estimated for r in rows)
+    assert [r.device_seconds for r in rows] == pytest.approx([1.0, 0.4, 0.2])
     # Ten in flight: nobody waits for it, so a request costs its tokens and nothing else.
     add(store, 1, 3000)
     rows, _ = live(profile_file=on_disk).look(store, time.time())
     assert rows[0].energy_joules == pytest.approx(100 * 0.05, rel=0.02)
+    assert rows[0].device_seconds < 1e-3  # the device would be occupied anyway
     assert rows[0].outcomes == 1000
 
 
@@ -206,6 +255,17 @@ def test_an_engine_that_is_not_the_profiled_one_is_a_reason(store: Store, on_dis
     assert reasons["engine-changed"].startswith("engine-changed: joules per output token are +")
     assert own.monitor.change is not None
     assert own.monitor.change.ratio == pytest.approx(1.4, rel=0.05)
+
+
+def test_a_reference_of_receipts_is_not_compared_with_outcomes(
+    store: Store, on_disk: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As older files have it: the control plane learns its own."""
+    profile = document.load(on_disk, pack_hash=PACK.hash)
+    assert profile.reference is not None
+    on_disk.write_text(document.dump(replace(profile, reference_basis="")))
+    assert live(profile_file=on_disk).monitor.reference is None
+    assert "profile again" in caplog.text
 
 
 def test_without_a_fit_the_reason_is_said(store: Store, on_disk: Path) -> None:

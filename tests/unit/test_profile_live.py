@@ -191,7 +191,30 @@ def policy(**fields: object) -> bytes:
     ],
 )
 def test_propensities_of_a_policy(fields: dict[str, object], expected: tuple[float, ...]) -> None:
-    assert served(policy(**fields)) == pytest.approx(expected)
+    found = served(policy(**fields))
+    assert found is not None
+    assert found.of("", "") == pytest.approx(expected)
+
+
+def test_propensities_are_those_of_the_mix_that_a_request_is_under() -> None:
+    mixes = [
+        pb.Mix(tenant="acme", shares=mix(0.9, 0.1, 0), basis="tenant's minimum"),
+        pb.Mix(tenant="quiet", shares=mix(1, 0, 0), basis="tenant opted out"),
+        pb.Mix(task="code", shares=mix(0.2, 0.8, 0), basis="class"),
+    ]
+    found = served(policy(mixes=mixes, control_share=0.5))
+    assert found is not None
+    assert found.of("acme", "code") == pytest.approx((0.95, 0.05, 0))  # a tenant's stands above
+    assert found.of("other", "code") == pytest.approx((0.6, 0.4, 0))
+    assert found.of("other", "chat") == pytest.approx((0.75, 0.15, 0.1))
+    assert found.opted_out == {"quiet"}
+    paused = served(policy(mixes=mixes, paused=True))
+    assert paused is not None
+    assert paused.of("other", "code") == (1, 0, 0)
+
+
+def mix(*shares: float) -> list[pb.LevelShare]:
+    return [pb.LevelShare(level=f"L{i}", share=share) for i, share in enumerate(shares)]
 
 
 def test_propensities_are_how_often_levels_are_really_served(tmp_path: Path) -> None:
@@ -215,9 +238,9 @@ def test_propensities_are_how_often_levels_are_really_served(tmp_path: Path) -> 
     reader = BoardReader(tmp_path / "policy.board", 7, 1, 2, 0)
     levels = [choice.level for choice in reader.choose_many(0, 40_000)]
     writer.close()
-    expected = served(policy(control_share=0.1, canary_share=0.5))
-    assert expected is not None
-    assert np.bincount(levels, minlength=3) / 40_000 == pytest.approx(expected, abs=0.01)
+    found = served(policy(control_share=0.1, canary_share=0.5))
+    assert found is not None
+    assert np.bincount(levels, minlength=3) / 40_000 == pytest.approx(found.default, abs=0.01)
 
 
 @pytest.mark.parametrize("message", [b"policy", pb.Policy().SerializeToString()])

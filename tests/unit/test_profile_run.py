@@ -19,13 +19,16 @@ from sprout.console.profile import numbers, options, read_prompts
 from sprout.directives import PACKS
 from sprout.errors import ConfigError, ControlError, EngineError
 from sprout.profile import document
+from sprout.profile.change import Costs, Monitor, _joined, learn
 from sprout.profile.document import Made
 from sprout.profile.service import Demand
+from sprout.profile.spans import concurrency
 from sprout.serve.analysis import analyse, row
-from sprout.serve.load import Load, Reply
-from sprout.serve.node_energy import NodeEnergy, Reading, from_nodes
-from sprout.serve.profiling import Condition, Runner, Timing, conditions
+from sprout.serve.load import Load, Reply, Shot
+from sprout.serve.node_energy import NodeEnergy, Reading, from_nodes, settled_by
+from sprout.serve.profiling import Condition, Measurement, Runner, Timing, conditions
 from sprout.v1 import control_pb2 as pb
+from sprout_ext.clock import ClockWriter
 
 LEVELS = ("L0", "L1", "L2")
 SECONDS = (0.06, 0.03, 0.02)  # of an answer
@@ -264,6 +267,83 @@ def test_a_run_becomes_a_profile_and_a_file(measured: list, tmp_path: Path) -> N
     assert energies[0].joules > energies[2].joules
     assert all(e.estimated for e in energies)
     assert replace(profile, power=None).marginal(traffic) is None
+
+
+def driven(rng: np.random.Generator, rate: float, overhead_s: float) -> Measurement:
+    """Requests of 0.2 s in the engine, for a client 0.2 s + overhead; joules per token fall with
+    the company. Receipts are a tenth too high."""
+    n = 1500
+    begin = 1000.0 + np.sort(rng.uniform(0, n / rate, n))
+    end = begin + 0.2 * rng.uniform(0.8, 1.2, n)
+    joules = 50.0 / concurrency(begin, end) * np.exp(rng.normal(0, 0.05, n))
+    shots = tuple(
+        Shot(
+            b - overhead_s / 2,
+            b + 0.01,
+            e + overhead_s / 2,
+            Reply(0, 10, 100, 0.01, 1.1 * j, round(b * 1e9), round(e * 1e9)),
+        )
+        for b, e, j in zip(begin, end, joules, strict=True)
+    )
+    return Measurement(
+        Condition("open", "L0", rate), (), shots, shots, tuple(map(float, joules)), 0
+    )
+
+
+@pytest.mark.parametrize("overhead_s", [0.0, 0.05])
+def test_the_reference_is_of_outcomes(overhead_s: float) -> None:
+    """The way to the engine and back, and a receipt that is only provisional, are no change."""
+    rng = np.random.default_rng(3)
+    rates = (2.0, 10.0, 25.0)
+    profile, notes = analyse([driven(rng, r, overhead_s) for r in rates], MADE, LEVELS)
+    assert profile.reference is not None, notes
+    monitor = Monitor(profile.reference)
+    clients = []  # the same traffic, as its client saw it
+    for later in [driven(rng, r, overhead_s) for r in rates * 4]:
+        begin, end = np.array([s.work_s for s in later.shots]).T
+        level, tokens = np.zeros(len(begin), np.int64), np.full(len(begin), 100.0)
+        joules = np.array(later.settled_joules)
+        monitor.take(Costs(level, joules, tokens, concurrency(begin, end)))
+        wide = concurrency(begin - overhead_s / 2, end + overhead_s / 2)
+        clients.append(Costs(level, 1.1 * joules, tokens, wide))
+    assert monitor.change is None
+    # What it is good for: a reference of what clients see raises the alarm.
+    theirs = learn(_joined(clients[: len(rates)]))
+    other = Monitor(theirs)
+    for costs in clients:
+        other.take(replace(costs, energy_joules=costs.energy_joules / 1.1))
+    assert other.change is not None
+
+
+def test_without_settled_energy_there_is_no_reference() -> None:
+    rng = np.random.default_rng(3)
+    far = driven(rng, 10.0, 0.0)
+    far = replace(far, settled_joules=(math.nan,) * len(far.measured))
+    profile, notes = analyse([far], MADE, LEVELS)
+    assert profile.reference is None
+    assert profile.reference_basis == ""
+    assert any("no answer's settled energy is known" in note for note in notes)
+
+
+def test_times_of_another_machine_are_not_the_engines() -> None:
+    here = Shot(10.0, 10.1, 11.0, Reply(0, 1, 1, 0.1, 1.0, 10_100_000_000, 10_900_000_000))
+    assert here.work_s == (10.1, 10.9)
+    for scheduled_ns, last_ns in ((0, 0), (77_000_000_000, 77_100_000_000)):
+        reply = Reply(0, 1, 1, 0.1, 1.0, scheduled_ns, last_ns)
+        there = replace(here, reply=reply)
+        assert there.at_work_ns is None
+        assert there.work_s == (10.0, 11.0)
+
+
+def test_joules_are_what_the_agent_settles(tmp_path: Path) -> None:
+    path = tmp_path / "energy.clock"
+    writer = ClockWriter(path)
+    writer.tick(10**9, 0.0, 0.0, 0.0, False)
+    writer.tick(2 * 10**9, 2.0, 100.0, 100.0, False)  # two at work: 50 J each
+    settled = settled_by(path)
+    assert settled(10**9, 15 * 10**8) == pytest.approx(25)
+    assert math.isnan(settled(10**9, 3 * 10**9))  # not ticked past its end
+    assert math.isnan(settled_by(tmp_path / "absent")(1, 2))
 
 
 def test_what_people_read_says_estimated(

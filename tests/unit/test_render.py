@@ -97,8 +97,13 @@ def test_configuration_fills_every_placeholder_of_ours(tmp_path):
         }
     )
     values = placeholder_values(
-        cfg, engine_url="http://e", tokenizer_dir=tmp_path, probe_token_file=tmp_path / "probe"
+        cfg,
+        engine_url="http://e",
+        tokenizer_dir=tmp_path,
+        probe_token_file=tmp_path / "probe",
+        evaluate_token_file=tmp_path / "evaluate",
     )
+    assert values["sprout_evaluate_token_file"] == str(tmp_path / "evaluate")
     assert values["sprout_node_id"] == str(node_id("n1"))
     assert values["sprout_hints"] == "sprout_off"
     assert values["sprout_accept_rendered"] == "False"
@@ -113,3 +118,4 @@ def test_no_probe_token_and_no_hints_are_unset(tmp_path):
     cfg = Config.model_validate({"request": {"hints": []}})
     values = placeholder_values(cfg, engine_url="", tokenizer_dir=tmp_path, probe_token_file=None)
     assert values["sprout_hints"] == values["sprout_probe_token_file"] == ""
+    assert values["sprout_evaluate_token_file"] == ""

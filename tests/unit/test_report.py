@@ -14,6 +14,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+import sqlalchemy as sa
 from report_store import JOULES, START, Made
 
 from sprout.cli import run
@@ -63,19 +64,20 @@ def test_sums_by_every_grouping(made: Made) -> None:
     made.mixed(version, 1000, 0, HOUR)
     made.outcomes(version, 20, level=2, since=0, until=HOUR, pinned=True, task="code")
     made.outcomes(0, 5, level=0, since=0, until=HOUR, probe=True, carbon_g=None)
+    made.outcomes(version, 7, level=1, since=0, until=HOUR, evaluation=True, task="code")
     found = report(made)
     by = {name: {line.name: line for line in lines} for name, lines in found.lines.items()}
     assert {n: line.requests for n, line in by["arm"].items()} == {
         **{"L1": 540, "L0": 360, "control": 100},
-        **{"pinned": 20, "probe": 5},
+        **{"pinned": 20, "probe": 5, "evaluation": 7},
     }
     assert {n: line.requests for n, line in by["level"].items()} == {
-        **{"L0": 460, "L1": 540, "L2": 20, "probe": 5}
+        **{"L0": 460, "L1": 540, "L2": 20, "probe": 5, "evaluation": 7}
     }
     assert {n: line.requests for n, line in by["task"].items()} == {
-        **{"chat": 1000, "code": 20, "probe": 5}
+        **{"chat": 1000, "code": 20, "probe": 5, "evaluation": 7}
     }
-    assert {n: line.requests for n, line in by["zone"].items()} == {"NL": 1020, "unknown": 5}
+    assert {n: line.requests for n, line in by["zone"].items()} == {"NL": 1027, "unknown": 5}
     with sqlite3.connect(made.path) as db:
         joules, grams = db.execute(
             "SELECT sum(energy_joules), sum(carbon_g) FROM outcomes"
@@ -83,7 +85,7 @@ def test_sums_by_every_grouping(made: Made) -> None:
     db.close()
     for lines in found.lines.values():
         assert math.fsum(line.joules for line in lines) == pytest.approx(joules)
-        assert math.fsum(line.grams for line in lines) == pytest.approx(grams)
+        assert math.fsum(g for line in lines for g in line.grams.values()) == pytest.approx(grams)
     assert by["arm"]["probe"].without_grams == 5
 
 
@@ -245,9 +247,11 @@ def test_sci_counts_idle_embodied_and_watched_requests(made: Made) -> None:
     assert sci is not None
     assert sci.joules == pytest.approx(36_000)
     assert sci.idle_joules == pytest.approx(9000)
-    assert (sci.operational_g, sci.embodied_g) == pytest.approx((3.6, 3.6))
-    assert sci.requests == 100
-    assert sci.g_per_request == pytest.approx(0.072)
+    [own] = sci.by_series.values()
+    assert own.joules == pytest.approx(36_000)
+    assert (own.operational_g, own.embodied_g) == pytest.approx((3.6, 3.6))
+    assert own.requests == sci.requests == 100
+    assert own.g_per_request == pytest.approx(0.072)
     assert "72 mg per request (estimated)" in said(report(made))
 
 
@@ -258,6 +262,174 @@ def test_a_counter_that_began_anew_is_a_gap(made: Made) -> None:
     sci = report(made).sci
     assert sci is not None
     assert sci.joules == pytest.approx(1200)
+
+
+def of(source: str, g_per_kwh: float, **fields: Any) -> pb.Intensity:
+    """An intensity of NL, from a source that says direct or, of the name "b", lifecycle."""
+    direct, lifecycle = pb.FACTOR_TYPE_DIRECT, pb.FACTOR_TYPE_LIFECYCLE
+    return pb.Intensity(
+        g_per_kwh=g_per_kwh,
+        zone="NL",
+        source=source,
+        factor_type=lifecycle if source == "b" else direct,
+        signal=pb.SIGNAL_AVERAGE,
+        **fields,
+    )
+
+
+A, B = "NL a, direct, average", "NL b, lifecycle, average"
+
+
+def test_grams_of_a_fallback_are_never_added(made: Made) -> None:
+    """Source a for half an hour, then b: two sums of grams in every line and part."""
+    first = made.policy(0, intensity=of("a", 100))
+    second = made.policy(1800, intensity=of("b", 500))
+    drill = made.policy(3000, intensity=of("b", 900, override=True))
+    for version, carbon_g, since in ((first, 1.0, 0.0), (second, 10.0, 1800.0)):
+        made.mixed(version, 1000, since, since + 1200, carbon_g=carbon_g)
+    made.mixed(drill, 100, 3000, HOUR, carbon_g=100.0)
+    found = report(made)
+    [zone] = found.lines["zone"]
+    drilled = "an operator's intensity, not the grid's"
+    assert zone.grams == pytest.approx({A: 1000.0, B: 10_000.0, drilled: 10_000.0})
+    assert zone.with_grams == {A: 1000, B: 1000, drilled: 100}
+    assert all(len(part.grams) <= 1 for part in found.timeline if part.start < START + 1740)
+    total = {
+        name: math.fsum(part.grams.get(name, 0.0) for part in found.timeline) for name in zone.grams
+    }
+    assert total == pytest.approx(zone.grams)
+    assert list(found.attributed) == ["joules", f"grams, {A}", f"grams, {B}", "tokens"]
+    for name, mean in ((A, 1.0), (B, 10.0)):
+        assert effect(found, f"grams, {name}").policy_mean == pytest.approx(mean)
+        assert effect(found, f"grams, {name}").policy_requests == 900
+    words = said(found)
+    assert f"Grams are kept apart by series, never added: {A} | {B} | {drilled}." in words
+    assert f"Grams, {A}: " in words
+    assert "1000 | 10000 | 100000" not in words
+    assert report_text.cells(zone)[-1] == "1e+03 | 1e+04 | 1e+05"
+
+
+def test_sci_has_a_figure_for_each_series(made: Made) -> None:
+    """36 kJ an hour; the series changes between two readings."""
+    made.policy(0, intensity=of("a", 100))
+    made.policy(1830, intensity=of("b", 500))
+    made.policy(3000, intensity=None)
+    made.outcomes(0, 360, level=0, since=0, until=HOUR)
+    times = [60.0 * i for i in range(61)]
+    made.readings(times, [10 * t for t in times])
+    sci = report(made).sci
+    assert sci is not None
+    a, b = sci.by_series[A], sci.by_series[B]
+    assert (a.joules, b.joules, sci.unknown_joules) == pytest.approx((18_300, 11_700, 6000))
+    assert (a.requests, b.requests, sci.unknown_requests) == (183, 117, 60)
+    assert a.operational_g == pytest.approx(18_300 / 3.6e6 * 100 * 1.2)
+    assert b.operational_g == pytest.approx(11_700 / 3.6e6 * 500 * 1.2)
+    assert (a.embodied_g, b.embodied_g) == pytest.approx((1.83, 1.17))
+    words = said(report(made))
+    assert f"({A}): " in words
+    assert "they are not to be added" in words
+    assert "6e+03 J and 60 requests at times of unknown intensity" in words
+
+
+def test_requests_of_a_gap_are_in_no_sci(made: Made) -> None:
+    made.policy()
+    made.outcomes(0, 180, level=0, since=0, until=180)
+    made.readings([0, 60, 120, 180], [0, 600, 5, 605])
+    sci = report(made).sci
+    assert sci is not None
+    assert sci.requests == 120
+    assert sci.node_hours == pytest.approx(120 / 3600)
+
+
+def test_a_switchback_is_priced_in_one_series(made: Made) -> None:
+    """A fallback for the last two pairs, in the middle of a block at first."""
+    made.switchback(10)
+    with sqlite3.connect(made.path) as db:
+        rows = db.execute("SELECT version, message FROM policies ORDER BY issued_at").fetchall()
+        for number, (version, message) in enumerate(rows):
+            policy = pb.Policy.FromString(message)
+            policy.intensity.source = "test" if number < 16 else "other"
+            text = policy.SerializeToString()
+            db.execute("UPDATE policies SET message = ? WHERE version = ?", (text, version))
+        db.commit()
+    db.close()
+    found = report(made, -60, 12_060)
+    assert isinstance(found.system, System)
+    assert (found.system.pairs, found.system.pairs_of_others) == (8, 2)
+    assert found.system.series == "NL test, lifecycle, average"
+    assert "Left out 2 pairs of blocks: priced in another series" in said(found)
+    made.policy(7 * 600 + 300, intensity=of("a", 100), explanation=pb.Explanation())
+    found = report(made, -60, 12_060)
+    assert found.left_out == {"the intensity's series changed": 1}
+
+
+def test_shadow_is_priced_in_one_series(made: Made) -> None:
+    def why(g: float, l0_g: float) -> pb.Explanation:
+        share = [pb.LevelShare(level="L1", share=1.0)]
+        return pb.Explanation(
+            active_constraint="shadow",
+            would_be=share,
+            expected_g_per_request=g,
+            expected_l0_g_per_request=l0_g,
+        )
+
+    a = made.policy(0, intensity=of("a", 100), explanation=why(1, 2))
+    b = made.policy(60, intensity=of("b", 500), explanation=why(10, 100))
+    made.outcomes(a, 30, level=0, since=0, until=60)
+    made.outcomes(b, 10, level=0, since=60, until=120)
+    shadow = report(made).shadow
+    assert shadow is not None
+    assert (shadow.series, shadow.of_others) == (A, 10)
+    assert (shadow.would_save_g, shadow.would_save_fraction) == pytest.approx((1, 0.5))
+    assert "leaves out 10 requests of another series" in said(report(made))
+
+
+def test_each_question_reads_the_outcomes_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many blocks and nodes."""
+    counts = []
+    for pairs in (7, 14):
+        made.switchback(pairs) if pairs == 7 else None
+        asked: list[str] = []
+        archive = Archive(made.path)
+        sa.event.listen(
+            archive._engine,
+            "before_cursor_execute",
+            lambda _c, _u, statement, *_, asked=asked: asked.append(statement),
+        )
+        until = START + 60 + pairs * 600
+        make(archive, Span(START - 60, until))
+        archive.close()
+        counts.append(sum("FROM outcomes" in statement for statement in asked))
+    assert counts == [4, 4]
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 50_000])
+def test_requests_in_spans_that_overlap(
+    made: Made, monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr("sprout.control.archive.CHUNK", chunk)
+    made.outcomes(0, 60, level=0, since=0, until=60)  # one in the middle of each second
+    made.outcomes(0, 30, level=0, since=0, until=60, node="node-b")
+    made.outcomes(0, 9, level=0, since=0, until=60, probe=True)
+    made.outcomes(0, 9, level=0, since=0, until=60, evaluation=True)
+    spans = [Span(START + a, START + b) for a, b in ((0, 60), (10, 20), (15, 40), (20, 20.5))]
+    archive = Archive(made.path)
+    opened = archive.opened(spans)
+    assert [opened.within("node-a", span) for span in spans] == [60, 10, 25, 0]
+    assert [opened.within("node-b", span) for span in spans] == [30, 5, 13, 0]
+    assert opened.within("node-c", spans[0]) == 0
+    assert archive.opened([]).within("node-a", Span(0, 1)) == 0
+    assert archive.nodes(Span(START, START + 60)) == 2
+    archive.close()
+
+
+def test_by_tenant(made: Made) -> None:
+    """As outcomes have them."""
+    made.outcomes(made.policy(), 5, level=0, since=0, until=HOUR)
+    assert [line.name for line in report(made).lines["tenant"]] == ["none given"]
+    made.outcomes(made.policy(), 3, level=1, since=0, until=HOUR, tenant="acme")
+    found = {line.name: line.requests for line in report(made).lines["tenant"]}
+    assert found == {"none given": 5, "acme": 3}
 
 
 def test_shadow(made: Made) -> None:
@@ -331,16 +503,20 @@ def test_json_and_csv_say_the_same(
         rows = {(r["section"], r["name"], r["quantity"]): r for r in csv.DictReader(file)}
     for by, lines in document["lines"].items():
         for line in lines:
-            for quantity in ("requests", "joules", "grams", "tokens"):
+            for quantity in ("requests", "joules", "tokens"):
                 written = rows[f"by {by}", line["name"], quantity]["value"]
                 assert float(written) == line[quantity]
+            for name, value in line["grams"].items():
+                written = rows[f"by {by}", line["name"], f"grams, {name}"]["value"]
+                assert float(written) == value
     saved = document["attributed"]["joules"]["saved"]
     row = rows["attributed joules", "", "saved"]
     assert [float(row[k]) for k in ("value", "low", "high")] == [
         saved[k] for k in ("value", "low", "high")
     ]
     assert rows["system", "", "reason"]["value"] == document["system"]["reason"]
-    assert float(rows["sci", "", "g_per_request"]["value"]) == document["sci"]["g_per_request"]
+    [(name, sci)] = document["sci"]["by_series"].items()
+    assert float(rows[f"sci, {name}", "", "g_per_request"]["value"]) == sci["g_per_request"]
     assert rows["guard retry", "policy", "wrong"]["value"] == "4"
     assert document["span"]["since"] == "2023-11-14T22:13:00+00:00"
 
@@ -407,7 +583,7 @@ def test_for_people(served: Made, capsys: pytest.CaptureFixture[str]) -> None:
         (["report"], 2, "--since"),
         (["report", "--since", "yesterday"], 2, "'yesterday' is no time"),
         (["report", "--since", "1h", "--until", "2h"], 2, "is not before"),
-        (["report", "--since", "1h", "--by", "node"], 2, "choose one of arm, level, task, zone"),
+        (["report", "--since", "1h", "--by", "node"], 2, "one of arm, level, task, tenant, zone"),
         (["report", "--since", "1h"], 1, "there is no store"),
     ],
 )
@@ -471,6 +647,17 @@ def test_a_store_from_before_these_tables(made: Made) -> None:
     assert found.sci is None
     assert isinstance(found.system, Absent)
     assert JOULES[0] > effect(found, "joules").policy_mean
+
+
+def test_a_store_from_before_tenants(made: Made) -> None:
+    """An older one is read as it is: a report changes nothing, and upgrades nothing."""
+    made.mixed(made.policy(), 500, 0, HOUR)
+    with sqlite3.connect(made.path) as db:
+        db.execute("ALTER TABLE outcomes DROP COLUMN tenant")
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    db.close()
+    assert [line.name for line in report(made).lines["tenant"]] == ["none given"]
 
 
 def test_capacity_alone_is_that_of_the_report(served: Made) -> None:

@@ -1,18 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store: what is unique stays so, what is unsigned stays so, what is old goes."""
 
+import json
+import math
 import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sprout.control import inbox
+from sprout.config import Config, ControlConfig
+from sprout.control import history, inbox
+from sprout.control.decide import plan
+from sprout.control.inputs import Horizon, inputs_of, priors
 from sprout.control.store import Store
+from sprout.directives import PACKS
 from sprout.errors import ControlError
+from sprout.optimize.floor import Range
 from sprout.profile import NOTHING
 from sprout.v1 import control_pb2 as pb
 
@@ -265,3 +273,42 @@ def test_database_of_another_version(tmp_path: Path) -> None:
     db.close()
     with pytest.raises(ControlError, match=r"another version of Sprout \(99\)"):
         Store(path)
+
+
+# --- decisions -----------------------------------------------------------------------------------
+
+
+def test_long_inputs_are_stored_small_and_come_back_as_they_were(tmp_path: Path) -> None:
+    """A budget's decision holds its whole horizon. Rows from before that are text."""
+    path = tmp_path / "c.sqlite"
+    horizon = [round(300 + 120 * math.sin(h / 3.8) + h % 7, 2) for h in range(336)]
+    inputs = {1: json.dumps({"k0": horizon, "n": horizon}), 2: "{}", 3: "é" * 999}
+    store = Store(path)
+    for number, text in inputs.items():
+        store.add_policy(1, number, PACK, time.time(), b"", inputs=text)
+    old = json.dumps({"made": "before", "k0": horizon})
+    with sqlite3.connect(path) as db:
+        db.execute("INSERT INTO decisions (version, inputs) VALUES (?, ?)", (4, old))
+        sizes = dict(db.execute("SELECT version, length(inputs) FROM decisions"))
+        kinds = dict(db.execute("SELECT version, typeof(inputs) FROM decisions"))
+    db.close()
+    store.add_policy(1, 4, PACK, time.time(), b"")
+    assert {number: text for number, _, text in store.decisions(9)} == {**inputs, 4: old}
+    assert kinds == {1: "blob", 2: "text", 3: "blob", 4: "text"}
+    assert sizes[1] < len(inputs[1]) / 2
+    store.close()
+
+
+def test_a_stored_budget_is_solved_again_to_the_same_mix(tmp_path: Path) -> None:
+    config = Config(control=ControlConfig(mode="bank"))
+    levels = PACKS["explicit"].levels
+    ahead = tuple(round(300 + 120 * math.sin(h / 3.8), 2) for h in range(48))
+    made = inputs_of(config, ahead[0], Range(100, 500, "test"), priors(config, levels))
+    made = replace(made, horizon=Horizon(ahead, (10.5,) * 48, 0.95, 12.3, "test"))
+    store = Store(tmp_path / "c.sqlite")
+    store.add_policy(1, 1, PACK, time.time(), b"", inputs=history.dump(made))
+    [(_, _, text)] = store.decisions(1)
+    again = history.load(text)
+    assert again == made
+    assert plan(again).shares == plan(made).shares
+    store.close()

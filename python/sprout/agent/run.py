@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's process: three threads, and an end as soon as one of them ends."""
+"""The agent's process: four threads, and an end as soon as one of them ends."""
 
 import fcntl
 import logging
@@ -15,6 +15,7 @@ from pathlib import Path
 from sprout import channel
 from sprout.agent.drain import Drain
 from sprout.agent.policy import boottime_ns
+from sprout.agent.prompts import Prompts
 from sprout.agent.relay import Reporter, Watcher
 from sprout.agent.spool import Spool
 from sprout.config import Config, private_folder
@@ -89,6 +90,13 @@ class Agent:
             batch=cfg.agent.batch,
             interval_s=cfg.agent.report_interval_s,
         )
+        self._prompts = Prompts(
+            stub,
+            cfg.evaluate.sampling,
+            shm,
+            node=self._node,
+            interval_s=cfg.agent.report_interval_s,
+        )
         log.info(
             "agent of node %s, meter %s, control plane %s", self._node, self._meter.said, address
         )
@@ -115,7 +123,8 @@ class Agent:
         ticker = guarded("ticker", self._tick)
         watcher = guarded("watcher", self._watcher.run)
         reporter = guarded("reporter", self._reporter.run)
-        self._threads = [ticker, watcher, reporter]
+        prompts = guarded("prompts", self._prompts.run)
+        self._threads = [ticker, watcher, reporter, prompts]
         for thread in self._threads:
             thread.start()
         stop.wait()
@@ -146,6 +155,7 @@ class Agent:
             "policies_refused": self._watcher.refused,
             "spool_failed": sample.spool_failed,
             "outcomes_refused": self._reporter.refused,
+            **self._prompts.counters(),
         }
         status = pb.NodeStatus(
             node=self._node,
@@ -167,6 +177,7 @@ class Agent:
 
     def close(self) -> None:
         self._channel.close()  # ends the calls that threads are in
+        self._prompts.close()
         for thread in self._threads:
             thread.join(CLOSE_S)
         self._meter.close()

@@ -15,6 +15,7 @@ import httpx
 
 from sprout.errors import (
     FeedError,
+    FeedForbidden,
     FeedMalformed,
     FeedRateLimited,
     FeedUnauthorized,
@@ -91,8 +92,10 @@ def _refusal(name: str, status: int, retry_after: str | None) -> FeedError:
     said = f"{name}: HTTP {status}"
     wait_s = None if retry_after is None else retry_after_s(retry_after, datetime.now(UTC))
     match status:
-        case 401 | 403:
-            return FeedUnauthorized(f"{said}: the key is refused, or does not cover this zone")
+        case 401:
+            return FeedUnauthorized(f"{said}: the key is refused")
+        case 403:
+            return FeedForbidden(f"{said}: the key does not cover this zone, or this call")
         case 400 | 404 | 422:
             return FeedZoneError(f"{said}: it has nothing for this zone")
         case 429:

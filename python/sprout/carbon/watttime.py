@@ -19,7 +19,13 @@ from sprout.carbon.http import get_json
 from sprout.carbon.intensity import Intensity, Series
 from sprout.carbon.parse import moment, number, shape
 from sprout.carbon.secret import Secret
-from sprout.errors import FeedError, FeedMalformed, FeedUnauthorized, FeedZoneError
+from sprout.errors import (
+    FeedError,
+    FeedForbidden,
+    FeedMalformed,
+    FeedUnauthorized,
+    FeedZoneError,
+)
 
 SIGNAL = "co2_moer"
 UNITS = "lbs_co2_per_mwh"
@@ -77,12 +83,18 @@ class WattTimeSource:
         return [v for v in values if start < v.time <= start + timedelta(hours=hours)]
 
     async def _get(self, path: str, **params: str) -> Any:
-        """Logs in where there is no token, and once again where the one there is was refused."""
+        """Logs in where there is no token, and once again where the one there is was refused.
+
+        Not where the account may not have what was asked for: another token may not either, and
+        log-ins are limited as well.
+        """
         kept = self._token is not None and self._monotonic() < self._token_until
         if not kept:
             await self._login()
         try:
             return await self._ask(path, params)
+        except FeedForbidden:
+            raise
         except FeedUnauthorized:
             self._token = None
             if not kept:

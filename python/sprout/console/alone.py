@@ -71,6 +71,7 @@ def render(cfg: Config, engine_kind: str, folder: Path) -> None:
         engine_url=f"http://{connectable(cfg.engine.host)}:{cfg.engine.port}",
         tokenizer_dir=tokenizer,
         probe_token_file=StackPaths.of(cfg).probe_token,
+        evaluate_token_file=cfg.evaluate.schedule.token_file,
     )
     fill(repository_source(), folder, values)
     out.print(f"model repository: {folder}")

@@ -92,8 +92,8 @@ def end(exit_status: int | None, left: list[str]) -> Iterator[Check]:
 
 
 def stored(status: pb.Status) -> int:
-    """Outcomes that the control plane has of clients' requests; Sprout's own probes apart."""
-    return sum(arm.outcomes for arm in status.arms if arm.arm != "probe")
+    """Outcomes that the control plane has of clients' requests; Sprout's own apart."""
+    return sum(arm.outcomes for arm in status.arms if arm.arm not in ("probe", "evaluation"))
 
 
 def processes(stack: BackgroundStack) -> list[int]:

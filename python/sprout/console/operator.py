@@ -204,6 +204,19 @@ def why(policy: pb.Policy) -> list[str]:
             f"{verb} {saved:.0f} % less carbon per request than L0 "
             f"at {100 * e.expected_preference:.1f} % of its preference{rests_on}"
         )
+    if e.HasField("confidence"):
+        c = e.confidence
+        short = f", not {c.z_wanted:.3g}: too few judgments" if c.z < c.z_wanted else ""
+        sentences.append(
+            f"the floor holds with {100 * c.wanted:g} % confidence (z {c.z:.3g}{short})"
+        )
+    for each in policy.mixes:
+        name = f"tenant {each.tenant}" if each.tenant else f"class {each.task}"
+        shares = ", ".join(f"{share.level} {100 * share.share:.0f} %" for share in each.shares)
+        sentences.append(
+            f"{name}: {shares} ({each.basis}; {100 * each.traffic_share:.0f} % of requests, "
+            f"{100 * each.expected_preference:.1f} % of its L0's preference)"
+        )
     bases = sorted({f"e, p {p.energy_basis}; q {p.preference_basis}" for p in e.profile})
     if bases:
         sentences.append("profile: " + " | ".join(bases))

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, Ti
 
 from sprout import __version__
 from sprout.config import Config
-from sprout.console import operator, profile_view
+from sprout.console import operator, profile_view, tracked
 from sprout.console.ask import grpc_address
 from sprout.console.output import emit_json, err
 from sprout.directives import pack
@@ -24,7 +24,7 @@ from sprout.profile import document
 from sprout.profile.document import Made, Profile
 from sprout.serve.analysis import analyse, row
 from sprout.serve.load import MOST_IN_FLIGHT, TritonTarget
-from sprout.serve.node_energy import NodeEnergy, from_clock, from_nodes
+from sprout.serve.node_energy import NodeEnergy, from_clock, from_nodes, settled_by
 from sprout.serve.profiling import Condition, Measurement, Runner, Timing, conditions
 from sprout.serve.state import write_private
 from sprout.serve.weights import model_path
@@ -86,6 +86,7 @@ def run(cfg: Config, options: Options, path: Path, *, json: bool) -> None:
     if not nodes:
         raise ControlError("no agent has reported yet: nothing meters the node")
     energy = NodeEnergy(_reader(cfg, nodes))
+    settled = settled_by(_clock(cfg)) if _is_here(cfg, nodes) else None
     target = TritonTarget(
         grpc_address(cfg),
         max_tokens=options.max_tokens,
@@ -93,9 +94,11 @@ def run(cfg: Config, options: Options, path: Path, *, json: bool) -> None:
         seed=options.seed,
     )
     try:
-        with energy.recording():
+        with tracked.beside(cfg) as span, energy.recording():
             energy.wait_first()
-            measurements = _measure(target, energy, prompts, directives.levels, options)
+            measurements = _measure(
+                target, energy, prompts, directives.levels, options, settled=settled
+            )
     finally:
         target.close()
     made = _made(cfg, nodes, prompts, options)
@@ -108,11 +111,14 @@ def run(cfg: Config, options: Options, path: Path, *, json: bool) -> None:
                 "path": str(path),
                 "rows": [asdict(r) for r in rows],
                 "notes": notes,
+                "carbontracker": tracked.document(span),
                 **_plain(profile),
             }
         )
     else:
         profile_view.show(profile, rows, notes)
+        if span is not None:
+            print(tracked.line(span))
         err.print(f"written to {path}; the control plane reads it as control.profile_file")
 
 
@@ -159,6 +165,8 @@ def _measure(
     prompts: Sequence[str],
     levels: Sequence[str],
     options: Options,
+    *,
+    settled: Callable[[int, int], float] | None,
 ) -> list[Measurement]:
     rates = len(options.per_s or OPEN_SHARES)
     # One condition more to find the capacity, where no rates are given; one is idle.
@@ -171,6 +179,7 @@ def _measure(
             levels,
             options.timing,
             seed=options.seed,
+            settled=settled,
             progress=step,
         )
         per_s = options.per_s
@@ -194,10 +203,18 @@ def _place(condition: Condition) -> tuple[int, float, str]:
 
 def _reader(cfg: Config, nodes: Sequence[pb.NodeStatus]) -> Any:
     """The energy clock where the one node is this machine, else what the agents report."""
-    local = from_clock(cfg.stack.shm / "energy.clock")
-    if len(nodes) == 1 and local() is not None:
-        return local
+    if _is_here(cfg, nodes):
+        return from_clock(_clock(cfg))
     return from_nodes(lambda: list(operator.status(cfg).nodes))
+
+
+def _is_here(cfg: Config, nodes: Sequence[pb.NodeStatus]) -> bool:
+    """Whether the one node is this machine."""
+    return len(nodes) == 1 and from_clock(_clock(cfg))() is not None
+
+
+def _clock(cfg: Config) -> Path:
+    return cfg.stack.shm / "energy.clock"
 
 
 def _made(

@@ -4,7 +4,7 @@
 import csv as csv_format
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from sprout.config import Config
 from sprout.console import report_text as text
 from sprout.console.output import emit_json, err, out
 from sprout.control.archive import Archive, Span
+from sprout.control.node_energy import SciSeries
 from sprout.control.report import GROUPINGS, Line, Report, make
 from sprout.errors import ConfigError
 from sprout.proof.interval import Interval
@@ -89,7 +90,8 @@ def document(report: Report) -> dict[str, Any]:
     """Everything, for JSON, with the sentences that people are told."""
     content = asdict(report)
     if report.sci is not None:
-        content["sci"]["g_per_request"] = report.sci.g_per_request
+        for name, own in report.sci.by_series.items():
+            content["sci"]["by_series"][name]["g_per_request"] = own.g_per_request
     for part in ("since", "until"):
         content["span"][part] = text.stamp(getattr(report.span, part))
     return content | {"notes": text.notes(report)}
@@ -102,15 +104,16 @@ def write_csv(report: Report, path: Path) -> None:
         writer.writerow(COLUMNS)
         for by, lines in report.lines.items():
             for line in lines:
-                for quantity, value in asdict(line).items():
-                    if quantity != "name":
-                        writer.writerow((f"by {by}", line.name, quantity, value, "", ""))
+                for quantity, value in _flat(line):
+                    writer.writerow((f"by {by}", line.name, quantity, value, "", ""))
         for series in report.series:
             name = f"{series.zone} {series.source} {series.factor_type} {series.signal}"
             for quantity in ("seconds", "low_g_per_kwh", "mean_g_per_kwh", "high_g_per_kwh"):
                 writer.writerow(("intensity", name, quantity, getattr(series, quantity), "", ""))
         found: dict[str, Any] = {f"attributed {k}": v for k, v in report.attributed.items()}
         found |= {"system": report.system, "capacity": report.capacity, "sci": report.sci}
+        for name, own in report.sci.by_series.items() if report.sci else ():
+            found[f"sci, {name}"] = own
         for section, value in found.items():
             _numbers(writer, section, value)
         for kind, (policy, l0) in report.guard.tallies.items():
@@ -119,14 +122,25 @@ def write_csv(report: Report, path: Path) -> None:
                     writer.writerow((f"guard {kind}", arm, quantity, count, "", ""))
 
 
+def _flat(line: Line) -> Iterator[tuple[str, Any]]:
+    """(quantity, value); of those kept apart by series, one each."""
+    for quantity, value in asdict(line).items():
+        if isinstance(value, dict):
+            yield from ((f"{quantity}, {name}", own) for name, own in value.items())
+        elif quantity != "name":
+            yield quantity, value
+
+
 def _numbers(writer: Any, section: str, value: Any) -> None:
     """The fields of a dataclass, or None; what is absent leaves its reason."""
     for quantity, content in vars(value).items() if value is not None else ():
+        if isinstance(content, dict):  # by series: sections of their own
+            continue
         row: tuple[Any, ...] = (content, "", "")
         if isinstance(content, Interval):
             row = (content.value, content.low, content.high)
         writer.writerow((section, "", quantity, *row))
-    if section == "sci" and value is not None and value.requests:
+    if isinstance(value, SciSeries) and value.requests:
         writer.writerow((section, "", "g_per_request", value.g_per_request, "", ""))
 
 

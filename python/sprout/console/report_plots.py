@@ -2,7 +2,9 @@
 """A report's plots as SVG. Importing this needs matplotlib (the extra `local`)."""
 
 import io
+import math
 from datetime import UTC, datetime, timedelta
+from itertools import cycle
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -10,6 +12,7 @@ from matplotlib.figure import Figure
 from sprout.control.report import Report
 
 _LEVELS = ("#7a8b99", "#5aa469", "#2d6a4f", "#1b4332", "#95d5b2", "#081c15")
+_SERIES = ("#b5651d", "#5aa469", "#4c72b0", "#8c5aa4", "#c4a000")
 _OTHER = "#d0d5d9"
 
 
@@ -53,13 +56,25 @@ def _figure(report: Report) -> Figure:
     shares.set_ylabel("% of requests")
     shares.legend(ncols=max(len(arms), 1), fontsize="small", loc="upper left", frameon=False)
     shares.set_ylim(0, 125)
-    grid.step(times, [part.g_per_kwh for part in report.timeline], where="post", color="#b5651d")
+    names = sorted({part.series for part in report.timeline} - {""})
+    for name, colour in zip(names, cycle(_SERIES), strict=False):
+        values = [p.g_per_kwh if p.series == name else math.nan for p in report.timeline]
+        grid.step(times, values, where="post", color=colour, label=name)
     grid.set_ylabel("grid, g/kWh")
-    for axes, values, label in (
-        (carbon, [1e3 * part.grams for part in report.timeline], "receipts, mg CO2e"),
-        (energy, [part.joules for part in report.timeline], "receipts, J"),
-    ):
-        axes.bar(times, values, width, color="#5aa469", align="edge")
-        axes.set_ylabel(label)
+    # Grams of two series are two quantities: side by side, never one on the other.
+    kinds = sorted({name for part in report.timeline for name in part.grams})
+    for number, (name, colour) in enumerate(zip(kinds, cycle(_SERIES[1:]), strict=False)):
+        one = width / len(kinds)
+        starts = [time + number * one for time in times]
+        heights = [1e3 * part.grams.get(name, 0.0) for part in report.timeline]
+        carbon.bar(starts, heights, one, color=colour, align="edge", label=name)
+    carbon.set_ylabel("receipts, mg CO2e")
+    for axes, labels in ((grid, names), (carbon, kinds)):
+        if len(labels) > 1:
+            axes.legend(fontsize="x-small", loc="upper left", frameon=False)
+    energy.bar(
+        times, [part.joules for part in report.timeline], width, color="#5aa469", align="edge"
+    )
+    energy.set_ylabel("receipts, J")
     energy.set_xlabel("UTC")
     return figure

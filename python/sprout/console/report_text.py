@@ -29,14 +29,14 @@ def title(report: Report) -> str:
 
 def cells(line: Line) -> tuple[str, ...]:
     """Of a row, as LINE_COLUMNS."""
-    known = line.requests - line.without_grams
+    parts = [(line.grams[name], line.with_grams[name]) for name in line.grams]
     return (
         str(line.requests),
         f"{line.tokens / line.requests:.1f}",
         joules(line.joules, line.estimated),
         f"{line.joules / line.requests:.3g}",
-        grams(line.grams if known else math.nan),
-        f"{1e3 * line.grams / known:.3g}" if known else "unknown",
+        " | ".join(grams(total) for total, _ in parts) or grams(math.nan),
+        " | ".join(f"{1e3 * total / count:.3g}" for total, count in parts) or "unknown",
     )
 
 
@@ -56,6 +56,9 @@ def grid(report: Report) -> list[str]:
     ]
     if len({(s.factor_type, s.signal) for s in report.series}) > 1:
         found.append("These are different quantities: compare no grams across them.")
+    names = sorted({name for line in report.lines["arm"] for name in line.grams})
+    if len(names) > 1:
+        found.append(f"Grams are kept apart by series, never added: {' | '.join(names)}.")
     return [*found, LOCATION_BASED]
 
 
@@ -105,6 +108,11 @@ def _system(report: Report) -> list[str]:
             f"In the measured blocks of the policy together {grams_of(s.carbon_saved_g)}.",
             f"From {s.pairs} pairs of blocks on {counted(s.nodes, 'node')}, {s.requests} requests.",
         ]
+        if s.pairs_of_others:
+            out.append(
+                f"Left out {counted(s.pairs_of_others, 'pair')} of blocks: priced in another "
+                f"series than {s.series}, or in two."
+            )
     for reason, count in sorted(report.left_out.items()):
         out.append(f"Left out {counted(count, 'time')}: {reason}.")
     return out
@@ -117,12 +125,13 @@ def grams_of(interval: Interval) -> str:
 def _attributed(report: Report) -> list[str]:
     out = []
     for name, effect in report.attributed.items():
-        label = f"{name.capitalize()}{' (estimated)' if _is_estimate(report, name) else ''}"
+        label = f"{name[0].upper()}{name[1:]}{' (estimated)' if _is_estimate(report, name) else ''}"
         if isinstance(effect, Effect):
-            factor = 1e3 if name == "grams" else 1.0
+            quantity = name.partition(",")[0]
+            factor = 1e3 if quantity == "grams" else 1.0
             out.append(
                 f"{label}: {percent(effect.saved)} less per request; "
-                f"{factor * effect.policy_mean:.3g} {_UNITS[name]} under the policy "
+                f"{factor * effect.policy_mean:.3g} {_UNITS[quantity]} under the policy "
                 f"({effect.policy_requests} requests), {factor * effect.control_mean:.3g} at "
                 f"{L0} ({effect.control_requests} in the control group); difference "
                 f"{factor * effect.difference.value:.3g} "
@@ -162,6 +171,10 @@ def _shadow(report: Report) -> list[str]:
         f"{mix}.",
         f"Expected from the profile, not measured: {100 * s.would_save_fraction:.1f} % "
         f"({1e3 * s.would_save_g:.3g} mg) less per request.",
+    ] + [
+        f"That leaves out {counted(count, 'request')} of another series than {s.series}."
+        for count in (s.of_others,)
+        if count
     ]
 
 
@@ -187,15 +200,28 @@ def _sci(report: Report) -> list[str]:
     if not s.requests:
         return [f"Not known: no requests while {counted(s.nodes, 'node')} used {s.joules:.3g} J."]
     meter = " (estimated)" if s.estimated else ""
-    total = 1e3 * s.g_per_request
-    out = [
-        f"{total:.3g} mg per request{meter}: {1e3 * s.operational_g / s.requests:.3g} operational, "
-        f"{1e3 * s.embodied_g / s.requests:.3g} embodied, over {s.requests} requests.",
+    out = []
+    for name, own in s.by_series.items():
+        which = f" ({name})" if len(s.by_series) > 1 else ""
+        if not own.requests:
+            out.append(f"Not known{which}: no requests while {own.joules:.3g} J were used.")
+            continue
+        out.append(
+            f"{1e3 * own.g_per_request:.3g} mg per request{meter}{which}: "
+            f"{1e3 * own.operational_g / own.requests:.3g} operational, "
+            f"{1e3 * own.embodied_g / own.requests:.3g} embodied, over {own.requests} requests."
+        )
+    out.append(
         f"{counted(s.nodes, 'node')}, {s.node_hours:.1f} node hours, "
-        f"{joules(s.joules, s.estimated)}, of it {s.idle_joules:.3g} J idle.",
-    ]
+        f"{joules(s.joules, s.estimated)}, of it {s.idle_joules:.3g} J idle."
+    )
+    if len(s.by_series) > 1:
+        out.append("One figure for each series of intensities: they are not to be added.")
     if s.unknown_joules > 0:
-        out.append(f"{s.unknown_joules:.3g} J at times of unknown intensity are in no grams.")
-    if s.embodied_g == 0:
+        out.append(
+            f"{s.unknown_joules:.3g} J and {counted(s.unknown_requests, 'request')} at times of "
+            "unknown intensity are in no grams."
+        )
+    if s.by_series and all(own.embodied_g == 0 for own in s.by_series.values()):
         out.append("Embodied carbon counts as 0: energy.embodied_g_per_s is not set.")
     return out

@@ -120,10 +120,28 @@ def _policy(message: pb.Status) -> None:
             out.print(f"  · {sentence}")
     else:
         out.print("no policy yet: every request gets L0")
+    if message.evaluation.HasField("latest"):
+        out.print(f"  · {evaluation(message.evaluation)}", markup=False)
     for line in wishes(message):
         out.print(f"  · {line}", markup=False)
     if message.metrics_address:
         out.print(f"[dim]metrics {message.metrics_address}[/]")
+
+
+def evaluation(status: pb.EvaluationStatus) -> str:
+    """What q rests on, in a sentence."""
+    latest = status.latest
+    of_all = next(c for c in latest.classes if not c.task)
+    age_h = (time.time() - latest.finished_at.ToNanoseconds() / 1e9) / 3600
+    q = "  ".join(
+        f"{level} {value / of_all.preference[0]:.3f}"
+        for level, value in zip(latest.levels, of_all.preference, strict=True)
+    )
+    drift = f"; {status.drift}" if status.drift else ""
+    return (
+        f"q evaluated {age_h:.1f} h ago by {latest.judge} on {of_all.judged} prompts, "
+        f"relative to L0: {q}{drift}"
+    )
 
 
 def wishes(message: pb.Status) -> list[str]:

@@ -11,16 +11,17 @@ restart counts none twice and leaves none out.
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import fmean
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from sprout.carbon import Feed, Intensity
 from sprout.carbon.forecast import DAY, MAX_HOURS, WEEK, hourly, predict
 from sprout.config import BankConfig
-from sprout.control.inputs import Horizon
+from sprout.control.inputs import Group, Horizon
 from sprout.control.notes import notes
 from sprout.control.store import Store
 from sprout.errors import FeedError
@@ -35,6 +36,44 @@ OWN_HOURS = 24  # of our own: further ahead it is worth no more than the past we
 WINDOW = timedelta(weeks=8)  # of history that is looked at
 DIGITS = 2  # of g/kWh and requests: a decision is stored with its whole horizon
 SETTING = "bank"
+
+
+@dataclass(frozen=True)
+class Worth:
+    """What an answer counts: its level's normalised preference, by the mix that it was under."""
+
+    profile: Sequence[LevelProfile]  # of all requests
+    groups: Sequence[Group] = ()
+    against: Literal["own", "pooled"] = "own"  # as in Inputs
+
+    @property
+    def known(self) -> bool:
+        return self.profile[0].preference > 0
+
+    def of(self, tenant: str, task: str, level: int) -> float | None:
+        """None: there is no such level. A tenant with a mix of its own has the q of all requests,
+        as it was decided with."""
+        tenants = {group.tenant for group in self.groups if group.tenant}
+        profile = self.profile
+        if tenant not in tenants:
+            own = (g.profile for g in self.groups if task and g.task == task and g.profile)
+            profile = next(own, self.profile)
+        if level >= len(profile):
+            return None
+        norm = self._pooled() if self.against == "pooled" else profile[0].preference
+        return profile[level].preference / norm
+
+    def _pooled(self) -> float:
+        """The mean L0 of the requests that take part."""
+        part = [(g.traffic, g.profile or self.profile) for g in self.groups if not g.opted_out]
+        rest = max(0.0, 1 - math.fsum(g.traffic for g in self.groups))
+        total = rest + math.fsum(weight for weight, _ in part)
+        if total <= 0:
+            return self.profile[0].preference
+        return (
+            math.fsum(weight * rows[0].preference for weight, rows in [(rest, self.profile), *part])
+            / total
+        )
 
 
 class Budget:
@@ -52,21 +91,21 @@ class Budget:
     def look(
         self,
         feed: Feed,
-        profile: Sequence[LevelProfile],
+        worth: Worth,
         now: float,
     ) -> tuple[Horizon | None, str]:
         """(the horizon, "") or (None, why there is none). now: seconds since 1970."""
         target = self._config.target
         value, now_there = feed.last(), feed.now()
         if value is None or now_there is None:
-            self._count(profile, target, math.inf, counting=True)
+            self._count(worth, target, math.inf, counting=True)
             return None, "no carbon intensity"
         ahead, basis = self._ahead(feed, value, now_there)
         live = abs(now_there.timestamp() - now) < HOUR_S
         requests, traffic = self._requests(now) if live else self._replayed()
         # A surplus is worth at most one horizon at the target's distance from L0.
         most = sum(requests) * (1 - target) / POINT
-        self._count(profile, target, most, counting=live)
+        self._count(worth, target, most, counting=live)
         basis = f"{basis}; traffic: {traffic}"
         return Horizon((value.g_per_kwh, *ahead), requests, target, self._carry, basis), ""
 
@@ -124,29 +163,26 @@ class Budget:
             self._traffic = (hour, *expected(counted, hour, hours))
         return self._traffic[1], self._traffic[2]
 
-    def _count(
-        self, profile: Sequence[LevelProfile], target: float, most: float, *, counting: bool
-    ) -> None:
+    def _count(self, worth: Worth, target: float, most: float, *, counting: bool) -> None:
         """Takes what came since the last look.
 
         Outcomes of policies that were not what was decided (shadow, a block of L0, a pause) neither
-        earn nor spend, whenever they come.
+        earn nor spend, whenever they come; nor do those of tenants that have no part in it.
         """
         last, _ = self._store.last_ids()
-        q0 = profile[0].preference
-        if self._after is None or q0 <= 0:
+        if self._after is None or not worth.known:
             self._keep(last, self._carry)
             return
         if last == self._after:
             return
         carry = self._carry
         served = self._store.served(self._after, last, self._pack_hash) if counting else []
-        versions = sorted({version for version, _, _ in served})
+        versions = sorted({version for version, *_ in served})
         known = notes(self._store.policy_messages(versions))
-        applied = {version for version, made in known.items() if made.standing == "policy"}
-        for version, level, requests in served:
-            if version in applied and level < len(profile):
-                preference = profile[level].preference / q0
+        applied = {version: made for version, made in known.items() if made.standing == "policy"}
+        for version, level, tenant, task, requests in served:
+            note, preference = applied.get(version), worth.of(tenant, task, level)
+            if note is not None and tenant not in note.opted_out and preference is not None:
                 carry = carry_on(carry, requests, preference, target, math.inf)
         self._keep(last, min(carry, most))
 

@@ -2,65 +2,60 @@
 """From what is known to what is served: pure, so that `sprout plan` can ask "what if"."""
 
 import math
-from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
-from typing import TypeVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from sprout.config import Config
-from sprout.control.inputs import NO_RANGE, Horizon, Inputs, inputs_of, priors
-from sprout.control.plan import Budget, Plan
+from sprout.control import expected, joint
+from sprout.control.inputs import NO_RANGE, Group, Inputs, inputs_of, priors
+from sprout.control.joint import Decided
+from sprout.control.plan import Plan
 from sprout.directives import pack
 from sprout.errors import ConfigError, InfeasibleError
 from sprout.optimize import lp
-from sprout.optimize.bank import BankModel
-from sprout.optimize.caps import Caps
 from sprout.optimize.floor import Range, place
-from sprout.optimize.problem import Problem
-from sprout.units import request_g
-
-T = TypeVar("T")
-
-SAME_G_PER_KWH = 0.5  # no grid is known better than that
 
 
 def plan(inputs: Inputs) -> Plan:
     """Solve; L0 alone where that can't be done, with the reason in `degraded`."""
     k0, profile = inputs.intensity_g_per_kwh, inputs.profile
-    active, shares = "no intensity", _all_l0(len(profile))
-    price, budget = None, None
     degraded: dict[str, str] = {}
-    banked = inputs.mode == "bank" and inputs.horizon is not None and profile[0].preference > 0
+    comparable = profile[0].preference > 0
+    banked = inputs.mode == "bank" and inputs.horizon is not None and comparable
     if k0 is None:
         fraction, relative, basis = 0.0, 1.0, inputs.within.basis
-        costs = [math.nan for _ in profile]
     else:
         floor = place(k0, inputs.within, inputs.xi, inputs.configured_fraction)
         fraction, relative, basis = floor.fraction, floor.relative, floor.basis
-        costs = _costs(inputs, k0)
         if banked:
             relative = 1 - inputs.xi  # in no hour less than this
     if inputs.paused:  # the kill switch depends on no solver
-        active = "paused"
+        made = joint.nothing_but_l0(inputs, "paused")
     elif inputs.pinned is not None:
-        active, shares = "pinned", inputs.pinned
-    elif k0 is not None and banked and inputs.horizon is not None:
-        active, shares, price, budget = _spend(k0, inputs, inputs.horizon, relative, degraded)
-    elif k0 is not None:
-        if inputs.mode == "bank":
+        made = Decided("pinned", inputs.pinned)
+        inputs = _promised(inputs)
+        made = replace(made, groups=tuple(_kept(inputs, g) for g in inputs.groups))
+    elif k0 is None:
+        made = joint.nothing_but_l0(inputs, "no intensity")
+    else:
+        if inputs.mode == "bank" and not banked:
             why = inputs.no_horizon or "L0 has no preference to compare with"
             degraded["bank"] = f"no quality budget, deciding by the hour: {why}"
-        active, shares, price = _solve(costs, inputs, relative, degraded)
+            inputs = replace(inputs, mode="paper")
+        if banked or (joint.wanted(inputs) and comparable):
+            made = joint.solve(inputs, k0, relative, degraded)
+        else:
+            made = _solve(k0, inputs, relative, degraded)
+    decided = expected.of_groups(inputs, made.groups, k0)
+    shares, groups, active = made.shares, decided, made.active
     would_be: tuple[float, ...] = ()
-    told = shares  # what is expected is of these
-    if inputs.held and not inputs.paused:
-        would_be, shares = shares, _all_l0(len(profile))
-        active, told = inputs.held, would_be if inputs.held == "shadow" else shares
-    q0 = profile[0].preference
-    preference = math.fsum(p.preference * x for p, x in zip(profile, told, strict=True))
+    told = shares, decided  # what is expected is of these
+    if inputs.paused:
+        groups = ()
+    elif inputs.held:
+        would_be, shares, groups = made.shares, joint.all_l0(len(profile)), ()
+        active = inputs.held
+        told = told if inputs.held == "shadow" else (shares, ())
+    means = expected.of_all(inputs, *told, k0)
     return Plan(
         shares=shares,
         profile=profile,
@@ -71,123 +66,60 @@ def plan(inputs: Inputs) -> Plan:
         fraction=fraction,
         floor=relative,
         active_constraint=active,
-        expected_g=math.fsum(c * x for c, x in zip(costs, told, strict=True)),
-        expected_l0_g=costs[0],
-        expected_preference=preference / q0 if q0 > 0 else 1.0,
+        expected_g=means.g,
+        expected_l0_g=means.l0_g,
+        expected_preference=means.preference,
         control_share=inputs.control_share,
         canary_share=inputs.canary_share,
         degraded=degraded,
         block=inputs.block,
         would_be=would_be,
-        price_g_per_point=price,
-        budget=budget,
+        price_g_per_point=made.price_g_per_point,
+        budget=made.budget,
+        confidence=made.confidence,
+        evaluation=inputs.evaluation,
+        groups=groups,
+        decided=decided,
     )
 
 
-def _all_l0(levels: int) -> tuple[float, ...]:
-    return (1.0, *[0.0] * (levels - 1))
+def _promised(inputs: Inputs) -> Inputs:
+    """Under a pin: without task classes, which are under it; a promise to a tenant stands."""
+    return replace(inputs, groups=tuple(g for g in inputs.groups if g.tenant))
 
 
-def _costs(inputs: Inputs, intensity_g_per_kwh: float) -> list[float]:
-    """Grams per request, (levels,)."""
-    return [
-        request_g(
-            p.energy_joules,
-            p.device_seconds,
-            intensity_g_per_kwh=intensity_g_per_kwh,
-            pue=inputs.pue,
-            embodied_g_per_s=inputs.embodied_g_per_s,
-        )
-        for p in inputs.profile
-    ]
+def _kept(inputs: Inputs, group: Group) -> tuple[float, ...]:
+    """A tenant's mix under a pin: as pinned, with as much more L0 as its minimum takes."""
+    pinned, l0 = inputs.pinned, joint.all_l0(len(inputs.profile))
+    if group.opted_out or pinned is None:
+        return l0
+    q = [p.preference for p in group.profile or inputs.profile]
+    if q[0] <= 0:
+        return l0 if group.minimum > 0 else pinned
+    worth = math.fsum(a * b for a, b in zip(q, pinned, strict=True)) / q[0]
+    if worth >= group.minimum:
+        return pinned
+    more = (group.minimum - worth) / (1 - worth)
+    return tuple((1 - more) * x + more * y for x, y in zip(pinned, l0, strict=True))
 
 
-def _spend(
-    k0: float, inputs: Inputs, horizon: Horizon, hourly_minimum: float, degraded: dict[str, str]
-) -> tuple[str, tuple[float, ...], float | None, Budget | None]:
-    """(active constraint, shares of this hour, price of quality, how the budget stands)
-
-    The price is not known (None) where the horizon can't make up for what was overspent.
-    """
-    intensities = (k0, *horizon.intensities_g_per_kwh[1:])
-    hours, levels = len(intensities), len(inputs.profile)
-    problem = Problem(
-        costs_g=np.array([_costs(inputs, k) for k in intensities])[:, None, :],
-        requests=np.array(horizon.requests)[:, None],
-        preferences=np.array([[p.preference for p in inputs.profile]]),
-        target=horizon.target,
-        hourly_minimum=hourly_minimum,
-        carry_request_points=horizon.carry_request_points,
-        previous=None if inputs.previous is None else np.array([inputs.previous]),
-    )
-    model = BankModel(hours, 1, levels)
-    try:
-        found = _explored(inputs, lambda caps: model.solve(replace(problem, caps=caps)))
-    except InfeasibleError as error:
-        degraded["infeasible"] = f"no feasible policy, serving L0: {error}"
-        return "infeasible", _all_l0(levels), None, None
-    budget = Budget(
-        horizon.target,
-        hours,
-        horizon.carry_request_points,
-        found.expected_preference,
-        found.short_request_points,
-        horizon.basis,
-    )
-    hourly = float(found.hourly_price_g_per_point[0])
-    price = found.price_g_per_point + hourly
-    active = "quality" if hourly > 0 else "budget" if price > 0 else "none"
-    shares = _evenly(inputs, np.array(intensities), problem.requests[:, 0], found.shares[:, 0])
-    return active, shares, price if math.isfinite(price) else None, budget
-
-
-def _evenly(
-    inputs: Inputs,
-    intensities: NDArray[np.float64],  # (hours,)
-    requests: NDArray[np.float64],  # (hours,)
-    shares: NDArray[np.float64],  # (hours, levels)
-) -> tuple[float, ...]:
-    """This hour's mix: the mean over the hours that are as clean as it is.
-
-    Which of them spend is all the same to the program. Were it always the present one, then while
-    the grid stands still a debt would grow that each new horizon puts off again.
-    """
-    same = np.abs(intensities - intensities[0]) <= SAME_G_PER_KWH
-    weights = requests[same] if requests[same].sum() > 0 else None
-    mean: NDArray[np.float64] = np.average(shares[same], axis=0, weights=weights)
-    lower, upper = inputs.caps.bounds(len(mean), inputs.previous)
-    within = (mean >= np.array(lower) - 1e-9).all() and (mean <= np.array(upper) + 1e-9).all()
-    return tuple(map(float, mean if within else shares[0]))
-
-
-def _explored(inputs: Inputs, solve: Callable[[Caps], T]) -> T:
-    """With the exploration share of each level, or without it where that leaves no mix."""
-    levels = len(inputs.profile)
-    if inputs.exploration_share > 0 and levels > 1:
-        share = min(inputs.exploration_share, 1 / levels)
-        most = inputs.caps.most or (1.0,) * levels
-        least = tuple(min(share, cap) for cap in most)
-        with suppress(InfeasibleError):
-            return solve(replace(inputs.caps, least=least))
-    return solve(inputs.caps)
-
-
-def _solve(
-    costs: list[float], inputs: Inputs, relative_floor: float, degraded: dict[str, str]
-) -> tuple[str, tuple[float, ...], float | None]:
-    """(active constraint, shares, price of quality)"""
+def _solve(k0: float, inputs: Inputs, relative_floor: float, degraded: dict[str, str]) -> Decided:
+    """The published program of one hour."""
+    costs = expected.grams(inputs, inputs.profile, k0)
     preferences = [p.preference for p in inputs.profile]
     floor = relative_floor * preferences[0]
     try:
-        solution = _explored(
+        solution = joint.explored(
             inputs, lambda caps: lp.solve(costs, preferences, floor, caps, inputs.previous)
         )
     except InfeasibleError as error:
         degraded["infeasible"] = f"no feasible policy, serving L0: {error}"
-        return "infeasible", _all_l0(len(preferences)), None
+        return joint.nothing_but_l0(inputs, "infeasible")
     if solution.mismatch is not None:
         degraded["solver"] = f"solver and closed form differ: {solution.mismatch}"
-    return solution.active, solution.shares, solution.price_g_per_point
+    l0 = joint.all_l0(len(preferences))
+    mixes = [l0 if g.opted_out or g.minimum > 0 else solution.shares for g in inputs.groups]
+    return Decided(solution.active, solution.shares, tuple(mixes), solution.price_g_per_point)
 
 
 def offline(

@@ -7,6 +7,7 @@ from sprout.v1 import control_pb2 as pb
 
 MAX_ENTRIES = 1_000
 MAX_COUNT = 1_000_000
+MAX_ID = 128  # characters of a report's
 KINDS = {
     pb.FEEDBACK_KIND_THUMBS_UP: "thumbs_up",
     pb.FEEDBACK_KIND_THUMBS_DOWN: "thumbs_down",
@@ -23,6 +24,8 @@ def rows(request: pb.ReportFeedbackRequest, now: float) -> list[Feedback]:
     """
     if len(request.feedback) > MAX_ENTRIES:
         raise ValueError(f"{len(request.feedback)} entries, at most {MAX_ENTRIES} a report")
+    if len(request.report_id) > MAX_ID:
+        raise ValueError(f"report_id is longer than {MAX_ID} characters")
     made: list[Feedback] = []
     try:
         for entry in request.feedback:

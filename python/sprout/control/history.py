@@ -44,17 +44,30 @@ def solve_again(decision: pb.Decision) -> tuple[Plan, bool]:
     if not decision.inputs_json:
         raise ControlError("the inputs of this decision were not kept")
     made = plan(load(decision.inputs_json))
-    then = [share.share for share in decision.policy.shares]
-    same = len(then) == len(made.shares) and all(
-        abs(a - b) <= SAME for a, b in zip(then, made.shares, strict=True)
+    policy = decision.policy
+    then = {("", ""): policy.shares} | {(m.tenant, m.task): m.shares for m in policy.mixes}
+    now = {("", ""): made.shares} | {group.key: group.shares for group in made.groups}
+    same = then.keys() == now.keys() and all(
+        len(mix) == len(now[key])
+        and all(abs(a.share - b) <= SAME for a, b in zip(mix, now[key], strict=True))
+        for key, mix in then.items()
     )
     return made, same
 
 
-def last_shares(store: Store, levels: Sequence[str]) -> tuple[float, ...] | None:
-    """(levels,) of the newest policy stored; None: there is none, or it is of another pack."""
+Mixes = dict[tuple[str, str], tuple[float, ...]]
+
+
+def last_shares(store: Store, levels: Sequence[str]) -> Mixes:
+    """(levels,) by tenant and task of the newest policy stored, the default mix under ("", "").
+
+    {}: there is none, or it is of another pack. What was decided and not applied is kept of the
+    default mix alone.
+    """
     for _, message, _ in store.decisions(1):
         policy = pb.Policy.FromString(message)
         if [share.level for share in policy.shares] == list(levels):
-            return tuple(s.share for s in policy.explanation.would_be or policy.shares)
-    return None
+            found = {("", ""): policy.explanation.would_be or policy.shares}
+            found |= {(m.tenant, m.task): m.shares for m in policy.mixes}
+            return {key: tuple(s.share for s in mix) for key, mix in found.items()}
+    return {}

@@ -20,6 +20,7 @@ MAX_TEXT = 1024
 # As in the flight ledger; the order is that of precedence in `arm`.
 FLAGS = {
     "probe": 64,
+    "evaluation": 128,
     "off": 2,
     "pinned": 1,
     "fallback": 8,
@@ -27,8 +28,10 @@ FLAGS = {
     "control": 4,
     "held_back": 16,
 }
+# Sprout's own requests, which no client waits for.
+OURS = ("probe", "evaluation")
 # Arms whose level was not the policy's doing, or that is not known: see profile.py.
-NOT_ELIGIBLE = {"probe", "off", "pinned", "fallback"}
+NOT_ELIGIBLE = {*OURS, "off", "pinned", "fallback"}
 
 # Finite and not negative.
 AMOUNTS = (
@@ -78,6 +81,7 @@ class Row(NamedTuple):
     receipt_joules: float
     carbon_g: float | None
     intensity_g_per_kwh: float | None
+    tenant: str
 
 
 def rows(request: pb.ReportOutcomesRequest) -> list[Row]:
@@ -100,7 +104,7 @@ def row(node: str, outcome: pb.Outcome) -> Row:
     """One outcome, checked. ValueError says what is wrong with it."""
     segment_uid, ticket = outcome.segment_uid, outcome.ticket
     level, ending = outcome.level, outcome.ending
-    level_name, task = outcome.level_name, outcome.task
+    level_name, task, tenant = outcome.level_name, outcome.task, outcome.tenant
     if not segment_uid or not ticket:
         raise ValueError("segment_uid and ticket must not be 0")
     if level >= MAX_LEVELS:
@@ -115,6 +119,8 @@ def row(node: str, outcome: pb.Outcome) -> Row:
     carbon_g, intensity = (_optional(outcome, name) for name in OPTIONAL)
     if len(task.encode()) > MAX_TASK_BYTES:
         raise ValueError(f"task is longer than {MAX_TASK_BYTES} bytes")
+    if len(tenant.encode()) > MAX_TASK_BYTES:
+        raise ValueError(f"tenant is longer than {MAX_TASK_BYTES} bytes")
     if len(level_name) > MAX_NAME:
         raise ValueError(f"level_name is longer than {MAX_NAME}")
     queue_s, device_s, first_token_s, joules, receipt_joules = amounts
@@ -148,6 +154,7 @@ def row(node: str, outcome: pb.Outcome) -> Row:
         receipt_joules,
         carbon_g,
         intensity,
+        tenant,
     )
 
 

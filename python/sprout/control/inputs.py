@@ -11,6 +11,7 @@ from sprout.optimize.caps import NO_CAPS, Caps
 from sprout.optimize.floor import Range
 from sprout.profile import NOTHING, LevelProfile, build
 
+Matrix = tuple[tuple[float, ...], ...]
 NO_RANGE = Range(math.nan, math.nan, "no range")
 
 
@@ -23,6 +24,29 @@ class Horizon:
     target: float  # mean normalised preference over the horizon
     carry_request_points: float  # what the past earned (> 0) or overspent
     basis: str  # of forecast and traffic
+
+
+@dataclass(frozen=True)
+class Group:
+    """Requests that get a mix of their own: those of one tenant, or of one task class.
+
+    The rest is under the default mix, with the profile of all requests together.
+    """
+
+    tenant: str = ""  # one of the two is set
+    task: str = ""
+    traffic: float = 0.0  # share of the requests under the policy
+    minimum: float = 0.0  # normalised preference asked of it alone, against its own L0
+    opted_out: bool = False  # L0, and no part in the program
+    profile: tuple[LevelProfile, ...] = ()  # (): that of all requests
+    covariance: Matrix = ()  # (levels, levels) of its own q; (): that of all requests
+    judged: int = 0  # prompts of its own behind q
+    shrunk: float = 0.0  # 0: q is its own … 1: that of all requests
+    previous: tuple[float, ...] | None = None  # as in Inputs; None: the default's
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.tenant, self.task
 
 
 @dataclass(frozen=True)
@@ -46,6 +70,12 @@ class Inputs:
     mode: Literal["paper", "bank"] = "paper"  # a floor each hour, or a budget over a horizon
     horizon: Horizon | None = None  # for "bank"
     no_horizon: str = ""  # why there is none
+    evaluation: str = ""  # id of the evaluation that q rests on; "": none
+    covariance: Matrix = ()  # (levels, levels) of q; (): not known
+    judged: int = 0  # prompts behind q
+    confidence: float = 0.5  # that the floor holds, where there is a covariance; 0.5: the plain one
+    against: Literal["own", "pooled"] = "own"  # which L0 the preference of a class is relative to
+    groups: tuple[Group, ...] = ()
 
 
 def priors(config: Config, levels: tuple[str, ...]) -> tuple[LevelProfile, ...]:
@@ -96,4 +126,6 @@ def inputs_of(
         paused=paused,
         exploration_share=config.control.exploration_share,
         mode=config.control.mode,
+        confidence=config.control.confidence,
+        against=config.control.class_against,
     )

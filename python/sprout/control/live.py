@@ -26,9 +26,14 @@ class Live:
         self._document = None if path is None else document.load(path, pack_hash=pack.hash)
         given = None if self._document is None else self._document.reference
         self.monitor = Monitor(given)
-        self._ended = 0.0  # of the outcomes that the monitor has seen
+        self._ended: dict[str, float] = {}  # of the outcomes that the monitor has seen, by node
         self._revision = -1  # of the store, that `_attributed` was made from
-        self._attributed = priors
+        self._attributed, self._made_at = priors, 0.0
+
+    @property
+    def attributed(self) -> tuple[LevelProfile, ...]:
+        """(levels,) at the last look, with attributed energy; the q of the priors."""
+        return self._attributed
 
     def look(self, store: Store, now: float) -> tuple[tuple[LevelProfile, ...], dict[str, str]]:
         """(the profile, reasons). Raises ControlError where the store can't be read.
@@ -38,7 +43,9 @@ class Live:
         revision = store.revision  # before what it stands for is read
         fresh = revision != self._revision
         if fresh:
-            self._attributed = self._measured(store, now)
+            self._attributed, self._made_at = self._measured(store, now), now
+        else:  # nothing came, and what there is grows older
+            self._age(now)
         if not fresh and self._document is None:
             return self._attributed, self._engine()
         recent = store.recent(self._pack.hash, RECENT_OUTCOMES, now - LOAD_WINDOW_S)
@@ -52,7 +59,12 @@ class Live:
         traffic = [
             self._tokens(demand, row)
             for demand, row in zip(
-                recent.demand(self._pack.levels, LOAD_WINDOW_S, now, RECENT_OUTCOMES),
+                recent.demand(
+                    self._pack.levels,
+                    LOAD_WINDOW_S,
+                    now,
+                    whole=len(recent) < RECENT_OUTCOMES and store.last_ids()[0] > len(recent),
+                ),
                 self._attributed,
                 strict=True,
             )
@@ -65,6 +77,13 @@ class Live:
             )
             return self._attributed, reasons
         return decide_on(self._attributed, energies), reasons
+
+    def _age(self, now: float) -> None:
+        passed, self._made_at = max(0.0, now - self._made_at), now
+        self._attributed = tuple(
+            row if row.age_s is None else replace(row, age_s=row.age_s + passed)
+            for row in self._attributed
+        )
 
     def _measured(self, store: Store, now: float) -> tuple[LevelProfile, ...]:
         c, levels = self._config, self._pack.levels

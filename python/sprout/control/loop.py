@@ -15,19 +15,23 @@ from typing import Any
 
 from sprout.carbon import Feed, Intensity
 from sprout.config import Config
-from sprout.control import history, publisher
+from sprout.control import due, history, publisher
 from sprout.control.audit import Audit
 from sprout.control.blocks import Blocks
-from sprout.control.budget import Budget
+from sprout.control.budget import Budget, Worth
 from sprout.control.capacity import EVERY_S, Capacity
+from sprout.control.classes import Classes
 from sprout.control.decide import plan
+from sprout.control.due import Due
+from sprout.control.evaluations import Evaluations
 from sprout.control.guard import Guard
-from sprout.control.inputs import NO_RANGE, Horizon, Inputs, inputs_of, priors
+from sprout.control.inputs import NO_RANGE, Group, Horizon, Inputs, inputs_of, priors
 from sprout.control.live import Live
 from sprout.control.peer import ITSELF, Caller
 from sprout.control.pin import Pin, Window
 from sprout.control.plan import Plan
 from sprout.control.publisher import Publisher
+from sprout.control.quality import Quality
 from sprout.control.store import Store
 from sprout.control.trigger import trigger
 from sprout.control.wishes import Change, Wishes
@@ -54,10 +58,12 @@ class Facts:
 
     intensity: Intensity | None
     within: Range
-    profile: tuple[LevelProfile, ...]
+    profile: tuple[LevelProfile, ...]  # with the q of `quality`, where there is one
     reasons: dict[str, str]  # kind -> what is wrong with the above
     horizon: Horizon | None = None  # in the mode "bank"
     no_horizon: str = "not looked at yet"  # why there is none
+    quality: Quality | None = None  # None: q is that of the priors
+    groups: tuple[Group, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,6 +74,19 @@ class Override:
 
 def _as_json(override: Override | None) -> dict[str, float] | None:
     return None if override is None else asdict(override)
+
+
+def evaluation_as_json(message: pb.Evaluation | None) -> dict[str, Any] | None:
+    """What the audit keeps of one; the rest is stored under its id."""
+    if message is None:
+        return None
+    of_all = next(c for c in message.classes if not c.task)
+    q = dict(zip(message.levels, of_all.preference, strict=True))
+    return {"id": message.id, "judge": message.judge, "judged": of_all.judged, "preference": q}
+
+
+def _stored() -> None:
+    """An evaluation is in the store before it is followed."""
 
 
 class Loop:
@@ -86,6 +105,11 @@ class Loop:
         self._pack = pack(config.request.pack)
         self._facts = Facts(None, NO_RANGE, priors(config, self._pack.levels), {})
         self._live = Live(config, self._pack, self._facts.profile)
+        self._classes = Classes(config.control, self._pack)
+        self.evaluations = Evaluations(store, self._pack)
+        self.due = Due(config, feed, store, self.evaluations, wall)
+        self.evaluations.tellers.append(self.due.tell)
+        self._looking = asyncio.Lock()
         self._budget = Budget(config.control.bank, store, self._pack.hash)
         self._pause: str | None = store.setting("pause")
         stored = store.setting("override")
@@ -96,7 +120,7 @@ class Loop:
         self.guard = Guard(config.control.guard, store, wall)
         self.capacity = Capacity(store.path, wall)
         self._pin: Pin | None = None  # what made the policy in force; None: the solver
-        self._restored_shares = history.last_shares(store, self._pack.levels)
+        self._restored = history.last_shares(store, self._pack.levels)
         self._unstored: dict[str, tuple[Callable[[], Any], str]] = {}
         # Published, not stored yet, by version. Their outcomes come late, and need them to count.
         self._unsaved: dict[int, tuple[int, int, int, float, bytes, str]] = {}
@@ -111,9 +135,11 @@ class Loop:
         """What is wrong now, by kind; {} = everything is as it should be."""
         found = {**self._feed.reasons(), **self._facts.reasons}
         if self._plan is not None:
-            kinds = ("infeasible", "solver")
+            kinds = ("infeasible", "solver", "minima")
             found.update({k: self._plan.degraded[k] for k in kinds if k in self._plan.degraded})
         found.update(self.wishes.problems)
+        if self.due.standing.drift:
+            found["drift"] = self.due.standing.drift
         if self.audit.dropped:
             found["audit"] = f"{self.audit.dropped} audit entries are lost: the store failed"
         found.update({what: reason for what, (_, reason) in self._unstored.items()})
@@ -184,6 +210,21 @@ class Loop:
         change = self.wishes.set_schedule(windows)
         return await self._wish("schedule", "schedule", self.wishes.store_schedule, by, change)
 
+    async def evaluated(self, message: pb.Evaluation, by: Caller = ITSELF) -> pb.Policy | None:
+        """Rest q on an evaluation, as `evaluations.check` let it pass; the policy in force then.
+
+        Stored before it is followed: whoever found it out forgets it when told so. None where there
+        is no policy yet. ControlError where the store fails; ValueError as in `Evaluations.take`.
+        """
+        async with self._looking:
+            before = self.evaluations.latest
+            if await asyncio.to_thread(self.evaluations.take, message, self._wall()):
+                now = self.evaluations.latest
+                self._facts = await asyncio.to_thread(self._look)
+                change = evaluation_as_json(before), evaluation_as_json(now)
+                return await self._wish("evaluation", "evaluation", _stored, by, change)
+        return self.publisher.policy()
+
     async def _wish(
         self, why: str, key: str, write: Callable[[], None], by: Caller, change: Change
     ) -> pb.Policy:
@@ -197,11 +238,14 @@ class Loop:
     # They write what is wished when they run, so a late retry can't undo a newer wish.
 
     def _store_pause(self) -> None:
-        self._store.set_setting("pause", self._pause)
+        self._store.keep_setting("pause", lambda: self._pause)
 
     def _store_override(self) -> None:
-        wish = self._override
-        self._store.set_setting("override", wish and [wish.g_per_kwh, wish.until])
+        def wished() -> list[float] | None:
+            wish = self._override
+            return None if wish is None else [wish.g_per_kwh, wish.until]
+
+        self._store.keep_setting("override", wished)
 
     async def _end_what_is_over(self) -> str | None:
         """What ran out of time: "override", "unpin" or, of the schedule, "schedule"; else None."""
@@ -238,6 +282,7 @@ class Loop:
                 tasks.create_task(self._poll_forever())
             tasks.create_task(self._prune_forever())
             tasks.create_task(self._capacity_forever())
+            tasks.create_task(self._due_forever())
             while True:
                 await self._guarded("loop", self.step())
                 await asyncio.sleep(pause_s)
@@ -250,12 +295,16 @@ class Loop:
             await self._keep("policy", self._store_policies)
         if not self._feed.remote:  # else `_poll_forever` does
             await self._guarded("poll", self._feed.poll())
-        self._facts = await asyncio.to_thread(self._look)
+        async with self._looking:
+            self._facts = await asyncio.to_thread(self._look)
         await self._guarded("guard", self._judge())
         control = self._config.control
+        inputs = self._inputs()[0]
+        # A budget for many classes takes seconds: operators are heard meanwhile.
+        solved = await asyncio.to_thread(plan, inputs)
         why = trigger(
             self._plan,
-            self._decide(self._inputs()[0]),
+            self._with_reasons(solved),
             intensity_g_per_kwh=control.republish_intensity_g_per_kwh,
             profile_ratio=control.republish_profile_ratio,
         )
@@ -263,7 +312,7 @@ class Loop:
         if why is None and self.publisher.since_published_s() >= control.republish_s:
             why = "time"
         if why is not None:
-            self._publish(why)
+            self._publish(why, (inputs, solved))
             await self._keep("policy", self._store_policies)
         elif self.publisher.since_issued_s() >= control.ttl_s / RENEWALS_PER_TTL:
             self.publisher.renew()
@@ -298,6 +347,12 @@ class Loop:
             await self._guarded("capacity", asyncio.to_thread(self.capacity.look))
             await asyncio.sleep(EVERY_S)
 
+    async def _due_forever(self) -> None:
+        while True:
+            await self._guarded("evaluations", asyncio.to_thread(self.due.look))
+            known = self._feed.last() is not None  # else a source that is slow to answer
+            await asyncio.sleep(due.EVERY_S if known else self._config.control.interval_s)
+
     def _prune(self) -> None:
         control = self._config.control
         older = self._wall() - control.retention_days * DAY_S
@@ -327,22 +382,36 @@ class Loop:
         except Exception as error:  # one input that fails must not stop the others, nor the policy
             LOG.exception("profile")
             reasons["profile"] = f"the profile is not kept up: {type(error).__name__}"
+        found, groups = self.evaluations.quality, self._facts.groups
+        if found is not None:
+            profile = found.on(profile)
+        try:
+            groups = self._classes.look(
+                self._store, found, self._live.attributed, profile, self._wall()
+            )
+        except ControlError as error:
+            reasons["classes"] = f"outcomes by class can't be read: {error}"
+        except Exception as error:
+            LOG.exception("classes")
+            reasons["classes"] = f"classes and tenants are not kept up: {type(error).__name__}"
         horizon, why_none = self._facts.horizon, self._facts.no_horizon
         try:
-            horizon, why_none = self._look_ahead(profile)
+            worth = Worth(profile, groups, self._config.control.class_against)
+            horizon, why_none = self._look_ahead(worth)
         except ControlError as error:
             reasons["budget"] = f"the quality budget is not kept up: {error}"
         except Exception as error:
             LOG.exception("budget")
             reasons["budget"] = f"the quality budget is not kept up: {type(error).__name__}"
-        return Facts(self._feed.last(), self._feed.range(), profile, reasons, horizon, why_none)
+        seen = self._feed.last(), self._feed.range()
+        return Facts(*seen, profile, reasons, horizon, why_none, found, groups)
 
-    def _look_ahead(self, profile: Sequence[LevelProfile]) -> tuple[Horizon | None, str]:
+    def _look_ahead(self, worth: Worth) -> tuple[Horizon | None, str]:
         """(what the mode "bank" looks ahead at, why it can't)"""
         if self.wishes.objective.mode != "bank":
             self._budget.end()
             return None, "not looked at yet"
-        return self._budget.look(self._feed, profile, self._wall())
+        return self._budget.look(self._feed, worth, self._wall())
 
     def _held(self, block: Block | None) -> str:
         """Why the decision is not applied: "shadow" or "block"; "" = it is."""
@@ -369,10 +438,14 @@ class Loop:
             self._facts.profile,
             paused=self._pause is not None,
         )
-        last = self._plan
-        # What was decided, not what a block of L0 served in its place.
-        before = self._restored_shares if last is None else last.would_be or last.shares
-        made = self.wishes.objective.applied(made, self._pack.levels, before)
+        before = self._before()
+        made = self.wishes.objective.applied(made, self._pack.levels, before.get(("", "")))
+        found = self._facts.quality
+        if found is not None:
+            of_all = found.classes[""]
+            made = replace(
+                made, evaluation=found.id, covariance=of_all.covariance, judged=of_all.judged
+            )
         pin = self.wishes.pin_at(self._wall())
         pinned = None if pin is None else pin.shares
         block = self.blocks.now()
@@ -383,23 +456,36 @@ class Loop:
             held=self._held(None if pinned is not None else block),  # a pin stands above blocks
             horizon=self._facts.horizon,
             no_horizon=self._facts.no_horizon,
+            groups=tuple(
+                replace(group, previous=before.get(group.key) if made.previous else None)
+                for group in self._facts.groups
+            ),
         )
         return made, pin
 
-    def _decide(self, inputs: Inputs) -> Plan:
+    def _before(self) -> history.Mixes:
+        """What was decided last, not what a block of L0 served in its place."""
+        last = self._plan
+        if last is None:
+            return self._restored
+        mixes = {group.key: group.shares for group in last.decided}
+        return {("", ""): last.would_be or last.shares, **mixes}
+
+    def _with_reasons(self, made: Plan) -> Plan:
         _, overridden = self._intensity()
-        made = plan(inputs)
         reasons = self.reasons()
-        reasons.pop("infeasible", None)
-        reasons.pop("solver", None)  # those of the plan before
+        for kind in ("infeasible", "solver", "minima"):  # those of the plan before
+            reasons.pop(kind, None)
         if overridden:
             for kind in ("intensity", "stale", "fallback"):
                 reasons.pop(kind, None)
         return replace(made, degraded={**made.degraded, **reasons})
 
-    def _publish(self, why: str) -> pb.Policy:
+    def _publish(self, why: str, solved: tuple[Inputs, Plan] | None = None) -> pb.Policy:
+        """solved: a plan that was made already; of use if its inputs still are the present ones."""
         inputs, self._pin = self._inputs()
-        made = self._decide(inputs)
+        fits = solved is not None and solved[0] == inputs
+        made = self._with_reasons(solved[1] if solved is not None and fits else plan(inputs))
         if "solver" in made.degraded:
             LOG.error("%s", made.degraded["solver"])
         value, overridden = self._intensity()

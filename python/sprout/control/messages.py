@@ -12,7 +12,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sprout.carbon.intensity import Intensity
 from sprout.control.objective import Objective
 from sprout.control.pin import Pin, Window
-from sprout.control.plan import Budget, Plan
+from sprout.control.plan import Budget, Confidence, GroupPlan, Plan
 from sprout.control.rows import AuditEntry
 from sprout.optimize.floor import Range, basis_of_range
 from sprout.profile import LevelProfile
@@ -109,11 +109,47 @@ def explanation(plan: Plan, trigger: str, pause_reason: str) -> pb.Explanation:
         preference_basis=plan.preference_basis,
         quality_price_g_per_point=plan.price_g_per_point,
         budget=None if plan.budget is None else pb.Budget(**asdict(plan.budget)),
+        confidence=None if plan.confidence is None else pb.Confidence(**asdict(plan.confidence)),
+        evaluation=plan.evaluation,
         block=plan.block,
         would_be=[
             pb.LevelShare(level=p.level, share=share)
             for p, share in zip(plan.profile, plan.would_be, strict=False)
         ],
+    )
+
+
+def mix(plan: GroupPlan, levels: Sequence[str]) -> pb.Mix:
+    """Of one tenant or class. A number that is not known (nan) stays unset."""
+    return pb.Mix(
+        tenant=plan.tenant,
+        task=plan.task,
+        shares=[
+            pb.LevelShare(level=level, share=share)
+            for level, share in zip(levels, plan.shares, strict=True)
+        ],
+        minimum=plan.minimum,
+        expected_preference=plan.expected_preference,
+        expected_g_per_request=_known(plan.expected_g),
+        expected_l0_g_per_request=_known(plan.expected_l0_g),
+        traffic_share=plan.traffic,
+        basis=plan.basis,
+        profile=[_profile(p) for p in plan.profile],
+    )
+
+
+def _group(message: pb.Mix, known: bool) -> GroupPlan:
+    return GroupPlan(
+        tenant=message.tenant,
+        task=message.task,
+        shares=tuple(s.share for s in message.shares),
+        minimum=message.minimum,
+        expected_preference=message.expected_preference,
+        expected_g=message.expected_g_per_request if known else math.nan,
+        expected_l0_g=message.expected_l0_g_per_request if known else math.nan,
+        traffic=message.traffic_share,
+        basis=message.basis,
+        profile=tuple(map(_level, message.profile)),
     )
 
 
@@ -126,10 +162,7 @@ def plan_of(policy: pb.Policy) -> Plan:
     high = why.k0_max_g_per_kwh if ranged else math.nan
     return Plan(
         shares=tuple(s.share for s in policy.shares),
-        profile=tuple(
-            LevelProfile(**{each.name: _set(p, each.name) for each in fields(LevelProfile)})
-            for p in why.profile
-        ),
+        profile=tuple(map(_level, why.profile)),
         intensity_g_per_kwh=policy.intensity.g_per_kwh if known else None,
         within=Range(low, high, basis_of_range(why.range_basis)),
         range_basis=why.range_basis,
@@ -147,11 +180,22 @@ def plan_of(policy: pb.Policy) -> Plan:
         would_be=tuple(s.share for s in why.would_be),
         price_g_per_point=_set(why, "quality_price_g_per_point"),
         budget=_budget(why.budget) if why.HasField("budget") else None,
+        confidence=_confidence(why.confidence) if why.HasField("confidence") else None,
+        evaluation=why.evaluation,
+        groups=tuple(_group(message, known) for message in policy.mixes),
     )
 
 
 def _budget(message: pb.Budget) -> Budget:
     return Budget(**{each.name: getattr(message, each.name) for each in fields(Budget)})
+
+
+def _confidence(message: pb.Confidence) -> Confidence:
+    return Confidence(**{each.name: getattr(message, each.name) for each in fields(Confidence)})
+
+
+def _level(message: pb.LevelProfile) -> LevelProfile:
+    return LevelProfile(**{each.name: _set(message, each.name) for each in fields(LevelProfile)})
 
 
 def _profile(p: LevelProfile) -> pb.LevelProfile:

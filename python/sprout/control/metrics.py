@@ -6,6 +6,7 @@ happens. Every label has a bounded set of values.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ from prometheus_client.registry import Collector
 from sprout import __version__
 from sprout.control.loop import Loop
 from sprout.control.overview import Overview
+from sprout.control.quality import Quality
 from sprout.control.store import Store
 from sprout.proof.capacity import Freed
 from sprout.proof.interval import Absent
@@ -35,6 +37,8 @@ REASONS = (
         "capacity",
         "engine-changed",
         "engine-unwatched",
+        "minima",
+        "classes",
         "other",
     ),
 )
@@ -91,6 +95,7 @@ class _Moment:
     published: dict[str, int]  # policies by trigger
     watchers: dict[str, int]  # by stream
     nodes: list[pb.NodeStatus]  # heard of within a minute
+    quality: Quality | None  # what q rests on; None: priors
 
 
 class Decisions(Collector):
@@ -116,6 +121,7 @@ class Decisions(Collector):
             raise
         yield from _process(self._loop.started_at)
         yield from _policy(moment)
+        yield from _quality(moment)
         yield from _health(moment)
         yield from self._outcomes()
         yield from _capacity(self._loop.capacity.found)
@@ -132,6 +138,7 @@ class Decisions(Collector):
             published=dict(loop.publisher.published),
             watchers={"policy": loop.publisher.watchers, "status": overview.watchers},
             nodes=overview.heard_within(60.0),
+            quality=loop.evaluations.quality,
         )
 
     def _outcomes(self) -> Iterator[Metric]:
@@ -284,6 +291,49 @@ def _policy(moment: _Moment) -> Iterator[Metric]:
     for trigger, count in sorted(moment.published.items()):
         published.add_metric([trigger], count)
     yield published
+
+
+def _quality(moment: _Moment) -> Iterator[Metric]:
+    """What q rests on and how sure it is; without an evaluation, no samples."""
+    policy = moment.policy or pb.Policy()
+    why, found = policy.explanation, moment.quality
+    yield _by(
+        "sprout_profile_preference_error",
+        "Standard error of an evaluated preference (q).",
+        "level",
+        ((p.level, p.preference_se) for p in why.profile if p.HasField("preference_se")),
+    )
+    yield _gauge(
+        "sprout_evaluation_age_seconds",
+        "Since the evaluation that q rests on ended.",
+        None if found is None else max(0.0, time.time() - found.finished_at),
+    )
+    yield _gauge(
+        "sprout_evaluation_prompts",
+        "Prompts that were judged in it.",
+        None if found is None else found.classes[""].judged,
+    )
+    yield _gauge(
+        "sprout_floor_z",
+        "Standard deviations that the floor holds with.",
+        why.confidence.z if why.HasField("confidence") else None,
+    )
+    mixes = GaugeMetricFamily(
+        "sprout_mix_share_ratio",
+        "Share of the requests of a tenant or task class that get a level.",
+        labels=["tenant", "task", "level"],
+    )
+    traffic = GaugeMetricFamily(
+        "sprout_mix_traffic_ratio",
+        "Share of the requests under the policy that are of a tenant or task class.",
+        labels=["tenant", "task"],
+    )
+    for mix in policy.mixes:
+        traffic.add_metric([mix.tenant, mix.task], mix.traffic_share)
+        for share in mix.shares:
+            mixes.add_metric([mix.tenant, mix.task, share.level], share.share)
+    yield mixes
+    yield traffic
 
 
 def _capacity(found: Freed | Absent) -> Iterator[Metric]:

@@ -4,172 +4,212 @@
 Counters are cumulative: between two readings the energy is exact, and only the ends of a span are
 interpolated. A counter that fell began anew (another meter, another boot); what lies between is not
 known and never guessed.
+
+Nodes are taken one by one, so that no more than one node's readings are held; requests are counted
+once, when it is known in which spans.
 """
 
-import bisect
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from sprout.control.archive import Span
+import numpy as np
+
+from sprout.carbon.intensity import Series
+from sprout.control.archive import Counters, Opened, Span
+from sprout.control.grid import Grid, intensity, series_of, title
 from sprout.control.notes import Note
-from sprout.control.rows import BlockRow, Reading
+from sprout.control.rows import BlockRow
 from sprout.proof.switchback import Cell, label
 from sprout.units import operational_g
 
+TOUCH_S = 1e-3  # what sums of seconds may be off by
 MAX_GAP = 0.1  # of a span: the most that two readings around one of its ends may be apart
 
 
-class Grid:
-    """What policies said of intensity, PUE and embodied carbon: steps over time."""
-
-    def __init__(self, notes: Sequence[Note]) -> None:
-        self._notes = sorted(notes, key=lambda n: n.issued_at)
-        self._times = [n.issued_at for n in self._notes]
-
-    def at(self, time: float) -> Note | None:
-        """The policy in force; None before the first."""
-        index = bisect.bisect_right(self._times, time) - 1
-        return self._notes[index] if index >= 0 else None
-
-    def pieces(self, span: Span) -> list[tuple[float, Note | None]]:
-        """(seconds, policy in force) that make up the span."""
-        first = bisect.bisect_right(self._times, span.since)
-        last = bisect.bisect_left(self._times, span.until)
-        edges = [span.since, *self._times[first:last], span.until]
-        return [(b - a, self.at(a)) for a, b in pairwise(edges) if b > a]
-
-    def mean_g_per_kwh(self, span: Span) -> float:
-        """Over time; nan where any part is unknown, or set by an operator for a drill."""
-        pieces = self.pieces(span)
-        if not pieces or any(intensity(made) is None for _, made in pieces):
-            return math.nan
-        total = math.fsum(s * (intensity(made) or 0.0) for s, made in pieces)
-        return total / (span.until - span.since)
-
-
-def intensity(made: Note | None) -> float | None:
-    """g/kWh of the grid as the policy knew it; None: unknown, or not the grid's."""
-    return None if made is None or made.overridden else made.g_per_kwh
-
-
-def joules(readings: Sequence[Reading], span: Span) -> float | None:
-    """Metered in the span (readings: of one node, in time order); None: it can't be told."""
-    times = [r.time for r in readings]
-    first = bisect.bisect_right(times, span.since) - 1
-    last = bisect.bisect_left(times, span.until)
+def joules(own: Counters, span: Span) -> float | None:
+    """Metered in the span (own: of one node, in time order); None: it can't be told."""
+    times = own.time
+    first = int(np.searchsorted(times, span.since, side="right")) - 1
+    last = int(np.searchsorted(times, span.until, side="left"))
     if first < 0 or last >= len(times) or last <= first:
         return None
-    inside = readings[first : last + 1]
     widest = MAX_GAP * (span.until - span.since)
-    ends = (inside[1].time - inside[0].time, inside[-1].time - inside[-2].time)
-    if max(ends) > widest or any(b.metered_joules < a.metered_joules for a, b in pairwise(inside)):
+    ends = (times[first + 1] - times[first], times[last] - times[last - 1])
+    if max(ends) > widest or (np.diff(own.metered_joules[first : last + 1]) < 0).any():
         return None
-    return _at(inside[-2], inside[-1], span.until) - _at(inside[0], inside[1], span.since)
+    return _at(own, last - 1, span.until) - _at(own, first, span.since)
 
 
-def _at(a: Reading, b: Reading, time: float) -> float:
-    """The counter at a time between two readings."""
-    return a.metered_joules + (b.metered_joules - a.metered_joules) * (time - a.time) / (
-        b.time - a.time
-    )
+def _at(own: Counters, index: int, time: float) -> float:
+    """The counter at a time between a reading and the next."""
+    (a, b), (before, after) = own.time[index : index + 2], own.metered_joules[index : index + 2]
+    return float(before + (after - before) * (time - a) / (b - a))
 
 
-def cells(
-    blocks: Sequence[BlockRow],
-    readings: Mapping[str, Sequence[Reading]],
-    notes: Mapping[int, Note],
-    grid: Grid,
-    requests: Callable[[Span], Mapping[str, int]],
-) -> tuple[list[Cell], dict[str, int]]:
-    """What was measured of unspoiled blocks; how many nodes in blocks were left out, by reason."""
-    found: list[Cell] = []
-    left_out: dict[str, int] = {}
-    for block in blocks:
-        if block.spoiled:
-            left_out[block.spoiled] = left_out.get(block.spoiled, 0) + 1
-            continue
-        span = Span(block.measured_from, block.ended_at)
-        opened = requests(span)
-        mean = grid.mean_g_per_kwh(span)
-        for node, own in readings.items():
-            reason = ""
+class Experiment:
+    """The blocks of a switchback, node by node."""
+
+    def __init__(self, blocks: Sequence[BlockRow], notes: Mapping[int, Note], grid: Grid) -> None:
+        self.left_out: dict[str, int] = {}  # blocks, or nodes in blocks, by reason
+        self._served = {version: made.block for version, made in notes.items()}
+        self._found: list[tuple[Span, Cell]] = []  # without their requests
+        self._blocks = []
+        for block in blocks:
+            if block.spoiled:
+                self._leave_out(block.spoiled)
+            else:
+                span = Span(block.measured_from, block.ended_at)
+                self._blocks.append((block, span, grid.mean(span)))
+
+    def take(self, node: str, own: Counters) -> None:
+        """A node and its counters, once."""
+        for block, span, mean in self._blocks:
             used = joules(own, span)
             if used is None:
-                reason = "a node's counter has a gap"
-            elif not _served(own, span, notes, label(block.seed, block.number)):
-                reason = "a node did not have the block's policy"
-            elif math.isnan(mean):
-                reason = "the intensity is not known"
-            if reason or used is None:
-                left_out[reason] = left_out.get(reason, 0) + 1
-                continue
-            pair = block.number // 2
-            found.append(Cell(block.seed, pair, block.arm, node, used, opened.get(node, 0), mean))
-    return found, left_out
+                self._leave_out("a node's counter has a gap")
+            elif not self._had(own, span, label(block.seed, block.number)):
+                self._leave_out("a node did not have the block's policy")
+            elif isinstance(mean, str):
+                self._leave_out(mean)
+            else:
+                series, g_per_kwh = mean
+                pair = block.number // 2
+                cell = Cell(block.seed, pair, block.arm, node, used, 0, g_per_kwh, title(series))
+                self._found.append((span, cell))
+
+    def spans(self) -> Iterator[Span]:
+        """In which requests are to be counted."""
+        return (span for span, _ in self._found)
+
+    def cells(self, opened: Opened) -> list[Cell]:
+        """What was measured of unspoiled blocks."""
+        return [replace(c, requests=opened.within(c.node, span)) for span, c in self._found]
+
+    def _had(self, own: Counters, span: Span, name: str) -> bool:
+        """Whether every reading in the span found a policy of this block on the node's board."""
+        first, last = np.searchsorted(own.time, (span.since, span.until), side="left")
+        versions = np.unique(own.policy_version[first:last]).tolist()
+        return bool(versions) and all(self._served.get(v, "").startswith(name) for v in versions)
+
+    def _leave_out(self, reason: str) -> None:
+        self.left_out[reason] = self.left_out.get(reason, 0) + 1
 
 
-def _served(own: Sequence[Reading], span: Span, notes: Mapping[int, Note], name: str) -> bool:
-    """Whether every reading in the span found a policy of this block on the node's board."""
-    inside = [r for r in own if span.since <= r.time < span.until]
-    blocks = {notes[r.policy_version].block if r.policy_version in notes else "" for r in inside}
-    return bool(inside) and all(block.startswith(name) for block in blocks)
+@dataclass
+class SciSeries:
+    """(operational + embodied) per request of the time that had its intensity of one series."""
 
-
-@dataclass(frozen=True)
-class Sci:
-    """Software Carbon Intensity (ISO/IEC 21031): (operational + embodied) per request, of whole
-    nodes while they were watched, location-based."""
-
-    nodes: int
-    node_hours: float
-    requests: int
-    joules: float
-    idle_joules: float  # while nothing was active
-    operational_g: float  # with PUE
-    embodied_g: float
-    unknown_joules: float  # at a time when the intensity was not known: in no grams
-    estimated: bool
+    joules: float = 0.0
+    operational_g: float = 0.0  # with PUE
+    embodied_g: float = 0.0
+    requests: int = 0
 
     @property
     def g_per_request(self) -> float:
         """nan without requests."""
         total = self.operational_g + self.embodied_g
-        return total / self.requests if self.requests else math.nan
+        return total / self.requests if self.requests else float("nan")
 
 
-def sci(
-    readings: Mapping[str, Sequence[Reading]],
-    span: Span,
-    grid: Grid,
-    requests: Callable[[Span], Mapping[str, int]],
-) -> Sci | None:
-    """Over the parts of the span that the nodes' readings cover; None: they cover none."""
-    used = idle = grams = embodied = unknown = seconds = 0.0
-    count = nodes = 0
-    estimated = False
-    for node, own in readings.items():
-        inside = [r for r in own if span.since <= r.time < span.until]
-        if len(inside) < 2:
-            continue
-        nodes += 1
-        count += requests(Span(inside[0].time, inside[-1].time)).get(node, 0)
-        estimated |= any(r.energy_estimated for r in inside)
-        for a, b in pairwise(inside):
-            delta = b.metered_joules - a.metered_joules
-            made = grid.at(a.time)
-            seconds += b.time - a.time
-            embodied += (made.embodied_g_per_s if made else 0.0) * (b.time - a.time)
-            if delta < 0:
-                continue
-            used += delta
-            idle += max(b.idle_joules - a.idle_joules, 0.0)
-            g_per_kwh = intensity(made)
-            if made is None or g_per_kwh is None:
-                unknown += delta
+@dataclass
+class Sci:
+    """Software Carbon Intensity (ISO/IEC 21031) of whole nodes while they were watched,
+    location-based. There is one figure for each series of intensities: they are never added."""
+
+    nodes: int = 0
+    node_hours: float = 0.0
+    joules: float = 0.0
+    idle_joules: float = 0.0  # while nothing was active
+    unknown_joules: float = 0.0  # at a time when the intensity was not known: in no figure
+    unknown_requests: int = 0  # opened then
+    estimated: bool = False
+    by_series: dict[str, SciSeries] = field(default_factory=dict)
+
+    @property
+    def requests(self) -> int:
+        return self.unknown_requests + sum(own.requests for own in self.by_series.values())
+
+
+class Watch:
+    """SCI over the parts of a span that the nodes' readings cover, node by node."""
+
+    def __init__(self, span: Span, grid: Grid) -> None:
+        self._span, self._grid = span, grid
+        self._sum = Sci()
+        self._stretches: list[tuple[str, Span, Series | None]] = []  # node, when, whose intensity
+
+    def take(self, node: str, own: Counters) -> None:
+        """A node and its counters, once.
+
+        A step of the counters that spans two policies is shared between them by time.
+        """
+        first, last = np.searchsorted(own.time, (self._span.since, self._span.until), side="left")
+        if last - first < 2:
+            return
+        inside = slice(first, last)
+        time = own.time[inside]
+        used = np.diff(own.metered_joules[inside])
+        idle = np.maximum(np.diff(own.idle_joules[inside]), 0.0)
+        since, until = time[:-1], time[1:]
+        fine = used >= 0  # else it began anew
+        begin, end = self._grid.steps(since, until)
+        self._sum.nodes += 1
+        self._sum.estimated |= bool(own.estimated[inside].any())
+        self._sum.joules += float(used[fine].sum())
+        self._sum.idle_joules += float(idle[fine].sum())
+        self._sum.node_hours += float((until - since)[fine].sum()) / 3600
+        for low, high in _runs(fine, begin, end):
+            span = Span(float(since[low]), float(until[high]))
+            self._piece(node, span, float(used[low : high + 1].sum()))
+
+    def _piece(self, node: str, span: Span, used: float) -> None:
+        at, whole = span.since, span.until - span.since
+        for seconds, made in self._grid.pieces(span):
+            g_per_kwh, series = intensity(made), series_of(made)
+            share = used * seconds / whole
+            if made is None or g_per_kwh is None or series is None:
+                self._sum.unknown_joules += share
             else:
-                grams += operational_g(delta, g_per_kwh, made.pue)
-    if not nodes:
-        return None
-    return Sci(nodes, seconds / 3600, count, used, idle, grams, embodied, unknown, estimated)
+                sums = self._sum.by_series.setdefault(title(series), SciSeries())
+                sums.joules += share
+                sums.operational_g += operational_g(share, g_per_kwh, made.pue)
+                sums.embodied_g += made.embodied_g_per_s * seconds
+            self._stretch(node, Span(at, at + seconds), series)
+            at += seconds
+
+    def _stretch(self, node: str, span: Span, series: Series | None) -> None:
+        """Adds it to the one before where that goes on: policies are many, series few."""
+        if self._stretches:
+            before, last, same = self._stretches[-1]
+            if before == node and same == series and abs(span.since - last.until) < TOUCH_S:
+                self._stretches[-1] = (node, Span(last.since, span.until), series)
+                return
+        self._stretches.append((node, span, series))
+
+    def spans(self) -> Iterator[Span]:
+        """In which requests are to be counted."""
+        return (span for _, span, _ in self._stretches)
+
+    def sci(self, opened: Opened) -> Sci | None:
+        """None: the readings cover nothing of the span. Once."""
+        for node, span, series in self._stretches:
+            count = opened.within(node, span)
+            if series is None:
+                self._sum.unknown_requests += count
+            else:
+                self._sum.by_series[title(series)].requests += count
+        return self._sum if self._sum.nodes else None
+
+
+def _runs(
+    fine: np.ndarray[tuple[int], np.dtype[np.bool_]],
+    begin: np.ndarray[tuple[int], np.dtype[np.int64]],
+    end: np.ndarray[tuple[int], np.dtype[np.int64]],
+) -> Iterator[tuple[int, int]]:
+    """(first, last) of the steps between readings that lie under one policy; a step over several
+    policies is a run of its own, and one whose counter fell is in none."""
+    alone = begin != end
+    breaks = (np.diff(begin) != 0) | alone[1:] | alone[:-1] | ~fine[1:] | ~fine[:-1]
+    edges = [0, *(np.flatnonzero(breaks) + 1).tolist(), len(begin)]
+    return ((a, b - 1) for a, b in pairwise(edges) if fine[a])

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from sprout.carbon.intensity import Series
+from sprout.control.propensity import opted_out
 from sprout.policy_version import version
 from sprout.v1 import control_pb2 as pb
 
@@ -32,6 +33,7 @@ class Note:
     would_be: tuple[float, ...]
     expected_g: float
     expected_l0_g: float
+    opted_out: frozenset[str] = frozenset()  # tenants that get L0 and have no part in it
 
     @property
     def zone(self) -> str:
@@ -77,6 +79,7 @@ def note(message: bytes) -> Note:
         would_be=tuple(s.share for s in why.would_be),
         expected_g=why.expected_g_per_request,
         expected_l0_g=why.expected_l0_g_per_request,
+        opted_out=opted_out(policy),
     )
 
 

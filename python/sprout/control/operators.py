@@ -9,7 +9,8 @@ makes the change).
 import asyncio
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Callable, Iterable
 from typing import Any, NoReturn, TypeVar
 
 import grpc
@@ -32,7 +33,9 @@ DEFAULT_TTL_S = 3600.0  # of an override or a pin
 MAX_TTL_S = 7 * 86_400.0
 MAX_SHARES = 8  # levels of a policy board
 MAX_STATUS_WATCHERS = 100
-DECISIONS, MAX_DECISIONS = 50, 200  # a page; one is some 2 kB
+DECISIONS, MAX_DECISIONS = 50, 200  # a page; one is some 2 kB, with 16 classes 40 kB
+EVALUATIONS, MAX_EVALUATIONS = 20, 200
+MAX_PAGE_BYTES = 3 << 20  # gRPC takes 4 MiB; a page that would be larger is a shorter one
 ENTRIES, MAX_ENTRIES = 50, 500
 T = TypeVar("T")
 
@@ -134,6 +137,39 @@ class Operators(control_pb2_grpc.ControlServicer):
         LOG.warning("%s: schedule of %d windows", by.who, len(windows))
         return await self._loop.set_schedule(windows, by)
 
+    # --- what q rests on ---------------------------------------------------------------------
+
+    async def ReportEvaluation(
+        self, request: pb.ReportEvaluationRequest, context: Any
+    ) -> pb.ReportEvaluationResponse:
+        found = request.evaluation
+        await _checked(context, self._loop.evaluations.check, found, time.time())
+        by = await self._by(request, context)
+        LOG.warning("%s: evaluation %s by %s", by.who, found.id, found.judge)
+        try:
+            policy = await self._loop.evaluated(found, by)
+        except ValueError as error:
+            await refuse(context, grpc.StatusCode.ALREADY_EXISTS, str(error))
+        except ControlError as error:
+            LOG.error("%s", error)
+            await refuse(context, grpc.StatusCode.UNAVAILABLE, "the store failed")
+        return pb.ReportEvaluationResponse(policy=policy)
+
+    async def ListEvaluations(
+        self, request: pb.ListEvaluationsRequest, context: Any
+    ) -> pb.ListEvaluationsResponse:
+        size = await _checked(context, _page, request.page_size, EVALUATIONS, MAX_EVALUATIONS)
+        try:
+            rows = await self._read(
+                context, lambda: self._store.evaluations(size + 1, before=request.before_id)
+            )
+        except ValueError as error:
+            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        some = rows[: _fitting(len(row) for row in rows[:size])]
+        found = [pb.Evaluation.FromString(message) for message in some]
+        more = found[-1].id if len(rows) > len(found) else ""
+        return pb.ListEvaluationsResponse(evaluations=found, next_before_id=more)
+
     # --- the record --------------------------------------------------------------------------
 
     async def ListDecisions(
@@ -148,11 +184,12 @@ class Operators(control_pb2_grpc.ControlServicer):
                 version=request.version or None,
             ),
         )
+        some = rows[: _fitting(len(row[1]) + len(row[2]) for row in rows[:size])]
         decisions = [
             pb.Decision(policy=pb.Policy.FromString(message), inputs_json=inputs)
-            for _, message, inputs in rows[:size]
+            for _, message, inputs in some
         ]
-        more = rows[size - 1][0] if len(rows) > size else 0
+        more = some[-1][0] if len(rows) > len(some) else 0
         return pb.ListDecisionsResponse(decisions=decisions, next_before_version=more)
 
     async def ListAudit(self, request: pb.ListAuditRequest, context: Any) -> pb.ListAuditResponse:
@@ -202,6 +239,17 @@ def _ttl_s(request: Any) -> float:
     if not 0 < ttl_s <= MAX_TTL_S:
         raise ValueError(f"ttl must be in 0 to {MAX_TTL_S:g} s: {ttl_s:g}")
     return float(ttl_s)
+
+
+def _fitting(sizes: Iterable[int]) -> int:
+    """How many of the first make a page that fits; at least one."""
+    total = count = 0
+    for size in sizes:
+        total += size
+        if count and total > MAX_PAGE_BYTES:
+            break
+        count += 1
+    return count
 
 
 def _page(size: int, default: int, longest: int) -> int:

@@ -73,6 +73,7 @@ class Overview:
             pin=None if pin is None else messages.pin(pin, loop.levels),
             schedule=[messages.window(window) for window in wishes.schedule],
             metrics_address=self.metrics_address,
+            evaluation=loop.evaluations.status(),
         )
 
     async def watch(self) -> AsyncIterator[pb.Status]:
@@ -107,6 +108,7 @@ def _lasting(status: pb.Status) -> bytes:
     if kept.HasField("policy"):
         kept.policy.ClearField("ttl")
         kept.policy.ClearField("issued_at")
+    kept.evaluation.ClearField("why")  # it counts the hours
     for node in kept.nodes:
         node.ClearField("time")
     return kept.SerializeToString(deterministic=True)

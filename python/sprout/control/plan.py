@@ -5,9 +5,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sprout.control.propensity import OPTED_OUT
 from sprout.optimize.floor import Range
 from sprout.profile import LevelProfile
 
+CLASS = "class"
+MINIMUM = "tenant's minimum"
 LIMITS = {
     "shadow": "shadow mode: decided, not applied; everybody gets L0",
     "block": "a block of L0, for comparison",
@@ -15,6 +18,7 @@ LIMITS = {
     "budget": "the quality budget: a point costs the same in every hour ahead",
     "none": "nothing: the cheapest level alone meets the floor",
     "caps": "the caps on shares: the floor costs nothing more",
+    "minima": "what tenants or classes get at least: the floor costs nothing more",
     "paused": "the kill switch",
     "pinned": "a pin: the floor is not enforced",
 }
@@ -30,6 +34,56 @@ class Budget:
     expected_preference: float  # over the horizon, normalised
     short_request_points: float  # what the horizon can't make up for; 0: nothing
     basis: str  # of forecast and traffic
+
+
+@dataclass(frozen=True)
+class Confidence:
+    """How sure it is that the floor holds."""
+
+    wanted: float  # 0.5 … 1
+    z: float  # what it holds with; see optimize/contrast.py
+    z_wanted: float  # larger where so few judgments are not that sure of L0 itself
+
+
+@dataclass(frozen=True)
+class GroupPlan:
+    """The mix of one tenant or of one task class."""
+
+    tenant: str  # one of the two is set
+    task: str
+    shares: tuple[float, ...]  # (levels,)
+    minimum: float  # normalised preference asked of it alone; 0: none
+    expected_preference: float  # q . x / q0, its own q
+    expected_g: float  # per request; nan without an intensity
+    expected_l0_g: float
+    traffic: float  # share of the requests under the policy, as expected
+    basis: str  # CLASS, MINIMUM or OPTED_OUT
+    profile: tuple[LevelProfile, ...] = ()  # (): that of all requests
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.tenant, self.task
+
+    @property
+    def opted_out(self) -> bool:
+        return self.basis == OPTED_OUT
+
+    def line(self, profile: tuple[LevelProfile, ...]) -> str:
+        """All that its row of the program says. profile: of all requests."""
+        own = self.profile or profile
+        name = f"tenant {self.tenant}" if self.tenant else f"class {self.task}"
+        mix = "  ".join(f"{p.level} {100 * x:.1f} %" for p, x in zip(own, self.shares, strict=True))
+        q = " ".join(f"{p.preference:.4g}" for p in own)
+        least = f", at least {100 * self.minimum:g} %" if self.minimum > 0 else ""
+        grams = (
+            ""
+            if math.isnan(self.expected_g)
+            else f"; {1e3 * self.expected_g:.3g} mg, {1e3 * self.expected_l0_g:.3g} mg at L0"
+        )
+        return (
+            f"{name:<11} {mix}; {100 * self.traffic:.1f} % of requests; q {q}: "
+            f"{100 * self.expected_preference:.1f} % of its L0{least}{grams} ({self.basis})"
+        )
 
 
 @dataclass(frozen=True)
@@ -56,6 +110,27 @@ class Plan:
     # What the last point (0.01 q0) of the floor costs, grams per request; None: nothing was solved.
     price_g_per_point: float | None = None
     budget: Budget | None = None  # in the mode "bank"
+    confidence: Confidence | None = None  # None: the plain floor, or nothing was solved
+    evaluation: str = ""  # as in Inputs
+    # What is served to those who are not under `shares`; () while everybody gets L0 (paused, held).
+    groups: tuple[GroupPlan, ...] = ()
+    # The same as decided, applied or not: what the step limit counts from.
+    decided: tuple[GroupPlan, ...] = ()
+
+    @property
+    def apart(self) -> float:
+        """Share of all requests that chance or their tenant keeps at L0, whatever the mix is."""
+        out = math.fsum(g.traffic for g in self.groups if g.opted_out)
+        return 1 - (1 - self.control_share) * self.canary_share * (1 - out)
+
+    @property
+    def overall_preference(self) -> float:
+        """As `expected_preference`, of all requests: those that are kept at L0 count 1."""
+        return self.apart + (1 - self.apart) * self.expected_preference
+
+    @property
+    def overall_g(self) -> float:
+        return self.apart * self.expected_l0_g + (1 - self.apart) * self.expected_g
 
     @property
     def saving_g(self) -> float:
@@ -84,8 +159,14 @@ class Plan:
             f"({self.preference_basis}; xi {self.xi:g})",
             f"limited by  {LIMITS.get(self.active_constraint, self.active_constraint)}",
         ]
+        if self.confidence is not None:
+            out.append(self._confidence(self.confidence))
         if self.budget is not None:
             out.extend(self._budget(self.budget))
+        out.extend(group.line(self.profile) for group in self.groups)
+        if self.groups:
+            rest = max(0.0, 1 - math.fsum(group.traffic for group in self.groups))
+            out.append(f"the others  {100 * rest:.1f} % of requests, under the mix above")
         if self.would_be:
             out.append(f"not applied {self._mix(self.would_be)} ({self.active_constraint})")
         if self.block:
@@ -97,12 +178,19 @@ class Plan:
                 f"({1e3 * self.saving_g:.3g} mg) at {100 * self.expected_preference:.1f} % of "
                 f"L0's preference ({self.preference_basis})"
             )
+            if self.apart > 0 and self.active_constraint != "shadow":
+                out.append(
+                    f"of all      {1e3 * self.overall_g:.3g} mg at "
+                    f"{100 * self.overall_preference:.1f} %, with the {100 * self.apart:.3g} % "
+                    "kept at L0"
+                )
         for p in self.profile:
             meter = ", estimated" if p.energy_estimated else ""
+            error = "" if p.preference_se is None else f" ± {p.preference_se:.2g}"
             out.append(
                 f"{p.level:<11} {p.energy_joules:.3g} J, {p.device_seconds:.3g} s "
                 f"({p.energy_basis}{meter}; {p.outcomes} outcomes{_age(p.age_s)}), "
-                f"preference {p.preference:.3g} ({p.preference_basis})"
+                f"preference {p.preference:.3g}{error} ({p.preference_basis})"
             )
         out.append(
             f"apart       {100 * self.control_share:g} % of all requests get L0 for comparison"
@@ -116,6 +204,13 @@ class Plan:
         return "  ".join(
             f"{p.level} {100 * share:.1f} %" for p, share in zip(self.profile, shares, strict=True)
         )
+
+    @staticmethod
+    def _confidence(c: Confidence) -> str:
+        text = f"confidence  {100 * c.wanted:g} % that the floor holds"
+        if c.z < c.z_wanted:
+            return f"{text} can't be had: z {c.z:.3g}, not {c.z_wanted:.3g}, for want of judgments"
+        return f"{text} (z {c.z:.3g})"
 
     @staticmethod
     def _budget(b: Budget) -> list[str]:

@@ -1,18 +1,39 @@
 # SPDX-License-Identifier: Apache-2.0
 """How likely a request was to get each level, from the policy that drew it."""
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
 from google.protobuf.message import DecodeError
 
 from sprout.v1 import control_pb2 as pb
 
+OPTED_OUT = "tenant opted out"  # as Mix.basis has it
 
-def served(message: bytes) -> tuple[float, ...] | None:
-    """(levels,) probabilities over all arms that chance decides; None: no policy can be read.
+Shares = tuple[float, ...]
 
-    message: sprout.v1.Policy. The control group is drawn first, then the canary, then the level, so
-    L0 is also what those get who are in neither. The draw does not look at the prompt: one row
-    holds for all requests.
+
+@dataclass(frozen=True)
+class Served:
+    """(levels,) probabilities over all arms that chance decides, by the mix of a request.
+
+    The control group is drawn first, then the canary, then the level, so L0 is also what those get
+    who are in neither. The draw does not look at the prompt: one row holds for all requests that
+    have a mix in common.
     """
+
+    default: Shares
+    tenants: Mapping[str, Shares] = field(default_factory=dict)  # those with a mix of their own
+    tasks: Mapping[str, Shares] = field(default_factory=dict)
+    opted_out: frozenset[str] = frozenset()  # tenants: nothing was drawn for them
+
+    def of(self, tenant: str, task: str) -> Shares:
+        """A tenant's mix stands above a class's."""
+        return self.tenants.get(tenant) or self.tasks.get(task) or self.default
+
+
+def served(message: bytes) -> Served | None:
+    """Of a sprout.v1.Policy; None: no policy can be read."""
     try:
         policy = pb.Policy.FromString(message)
     except DecodeError:
@@ -20,7 +41,21 @@ def served(message: bytes) -> tuple[float, ...] | None:
     if not policy.shares:
         return None
     if policy.paused:
-        return (1.0, *(0.0 for _ in policy.shares[1:]))
+        return Served((1.0, *(0.0 for _ in policy.shares[1:])))
     drawn = (1 - policy.control_share) * policy.canary_share
-    shares = [drawn * share.share for share in policy.shares]
-    return (shares[0] + 1 - drawn, *shares[1:])
+
+    def over_arms(mix: Sequence[pb.LevelShare]) -> Shares:
+        shares = [drawn * share.share for share in mix]
+        return (shares[0] + 1 - drawn, *shares[1:])
+
+    return Served(
+        over_arms(policy.shares),
+        {m.tenant: over_arms(m.shares) for m in policy.mixes if m.tenant and m.shares},
+        {m.task: over_arms(m.shares) for m in policy.mixes if not m.tenant and m.task and m.shares},
+        opted_out(policy),
+    )
+
+
+def opted_out(policy: pb.Policy) -> frozenset[str]:
+    """Tenants that a policy leaves at L0 because they want no part in it."""
+    return frozenset(m.tenant for m in policy.mixes if m.basis == OPTED_OUT)

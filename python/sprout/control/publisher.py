@@ -122,6 +122,7 @@ class Publisher:
             pue=self._config.energy.pue,
             embodied_g_per_s=self._config.energy.embodied_g_per_s,
             explanation=messages.explanation(plan, trigger, pause_reason or ""),
+            mixes=[messages.mix(group, self._pack.levels) for group in plan.groups],
         )
         if pin is not None:
             policy.explanation.pin.CopyFrom(messages.pin(pin, self._pack.levels))
@@ -131,12 +132,13 @@ class Publisher:
         self._published_at = self._uptime()
         self.renew()
         LOG.info(
-            "policy %d.%d (%s): %s, limited by %s",
+            "policy %d.%d (%s): %s, limited by %s, %d mixes beside it",
             policy.epoch,
             policy.counter,
             trigger,
             " ".join(f"{s.level} {s.share:.3f}" for s in policy.shares),
             plan.active_constraint,
+            len(plan.groups),
         )
         return policy
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The newest outcomes as columns: what the nodes do now."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -13,6 +13,8 @@ from sprout.profile.service import Demand
 from sprout.profile.spans import concurrency
 
 Floats = NDArray[np.float64]
+
+LEAST_SPAN_S = 1.0  # that a rate is told from
 
 
 @dataclass(frozen=True)
@@ -41,45 +43,53 @@ class Recent:
         return len(self.level)
 
     def demand(
-        self, levels: Sequence[str], window_s: float, now: float, limit: int
+        self, levels: Sequence[str], window_s: float, now: float, *, whole: bool = True
     ) -> list[Demand]:
         """The traffic of a mean node by level; token counts 0 where a level had none.
 
         By when requests ended, not by when they were heard of: an agent that was cut off reports an
-        hour's at once. window_s: what was asked for; if all `limit` rows came, they may reach back
-        less far.
+        hour's at once. window_s: what was asked for. whole: there were outcomes before these rows
+        and all since are here, so a quiet part of the window was quiet. Else (as many rows as may
+        be read, or the first that there ever were) the rate is that since the first of them.
         """
         lately = (self.end > now - window_s) & (self.end <= now)
         nodes = max(1, len(np.unique(self.node[lately])))
-        span = window_s
-        if lately.any() and len(self) >= limit:
-            span = min(window_s, max(now - float(self.end[lately].min()), 1.0))
+        span, marks = window_s, 0
+        if not whole and lately.any():
+            first_s = now - float(self.end[lately].min())
+            if first_s < window_s:
+                span, marks = max(first_s, LEAST_SPAN_S), 1  # the first one only begins the span
+        share = 1 - marks / max(1, int(lately.sum()))
         rows = []
         for index, level in enumerate(levels):
             own = lately & (self.level == index)
             count = int(own.sum())
             tokens = (self.input_tokens[own], self.output_tokens[own])
             means = [float(t.mean()) if count else 0.0 for t in tokens]
-            rows.append(Demand(level, count / span / nodes, *means))
+            rows.append(Demand(level, count * share / span / nodes, *means))
         return rows
 
-    def costs(self, ended_after: float, now: float) -> tuple[Costs, float]:
+    def costs(self, ended_after: Mapping[str, float], now: float) -> tuple[Costs, dict[str, float]]:
         """(the eligible ones that ended after a time, in order; the time up to which).
 
+        Both times by node, each on its own clock and with its own delay: one that reports late is
+        not passed over, nor does it hold up the others. A node that is not named starts anew.
         now: later ends are of a node whose clock is fast, and would hide all that follow.
 
-        Only those whose company is known: requests that began before the oldest row ended, or that
-        ended so lately that longer ones may still be at work beside them, are left out.
+        Only those whose company is known: requests that began before the node's oldest row ended,
+        or that ended so lately that longer ones may still be at work beside them, are left out.
         """
-        if len(self) == 0:
-            return _costs(self, np.zeros(0, np.int64), self.start), ended_after
         in_flight = np.ones(len(self))
-        for node in np.unique(self.node):
-            own = self.node == node
-            in_flight[own] = concurrency(self.start[own], self.end[own])
-        lag = float(np.quantile(self.end - self.start, 0.95))
-        until = max(ended_after, min(float(self.end.max()), now) - lag)
-        known = (self.start >= self.end.min()) & (self.end <= until) & (self.end > ended_after)
+        known = np.zeros(len(self), np.bool_)
+        until: dict[str, float] = {}
+        for name in np.unique(self.node).tolist():
+            own = self.node == name
+            start, end = self.start[own], self.end[own]
+            in_flight[own] = concurrency(start, end)
+            after = ended_after.get(name, 0.0)
+            lag = float(np.quantile(end - start, 0.95))
+            until[name] = max(after, min(float(end.max()), now) - lag)
+            known[own] = (start >= end.min()) & (end <= until[name]) & (end > after)
         chosen = np.flatnonzero(known & self.eligible)
         return _costs(self, chosen[np.argsort(self.end[chosen])], in_flight), until
 

@@ -3,17 +3,23 @@
 
 Two figures of saving, never mixed. *Attributed*: receipts of requests under the policy against
 those of the control group. *Carbon saved*: whole nodes in a switchback. See proof/.
+
+Grams are kept apart by the series of the intensity that they were made with, everywhere: after a
+fallback to another source there are two sums. See grid.py.
 """
 
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sprout.carbon.intensity import Series
 from sprout.control import guard as live
-from sprout.control.archive import Archive, Span, Sums
-from sprout.control.node_energy import Grid, Sci, cells, intensity, sci
+from sprout.control.archive import Archive, Slice, Span, Sums
+from sprout.control.grid import Grid, grams_as, intensity, series_of, title
+from sprout.control.inbox import OURS
+from sprout.control.node_energy import Experiment, Sci, Watch
 from sprout.control.notes import Note
 from sprout.proof.attributed import Effect, Group, Moments, compare, moments
 from sprout.proof.capacity import Freed, freed
@@ -36,17 +42,20 @@ QUANTITIES: dict[str, Callable[[Sums], tuple[float, float]]] = {
     "tokens": lambda s: (s.tokens, s.tokens2),
     "device_seconds": lambda s: (s.device_s, s.device_s2),
 }
-GROUPINGS = ("arm", "level", "task", "zone")
+ATTRIBUTED = ("joules", "grams", "tokens")
+GROUPINGS = ("arm", "level", "task", "tenant", "zone")
 
 
 @dataclass(frozen=True)
 class Line:
-    """Sums over the requests of one arm, level, task or zone; probes have a line of their own."""
+    """Sums over the requests of one arm, level, task, tenant or zone; Sprout's own, probes and
+    evaluations, have lines of their own."""
 
     name: str
     requests: int
     joules: float
-    grams: float
+    grams: dict[str, float]  # by series of the intensity, as grid.grams_as names it
+    with_grams: dict[str, int]  # requests, the same
     without_grams: int  # requests whose intensity was not known: in no grams
     tokens: float  # of output
     device_seconds: float
@@ -76,6 +85,8 @@ class Shadow:
     would_be: dict[str, float]  # share by level
     would_save_g: float  # per request, expected from the profile: nothing was measured
     would_save_fraction: float
+    series: str  # of the intensity that most of them had: what is expected is of these
+    of_others: int  # requests that had another
 
 
 @dataclass(frozen=True)
@@ -91,8 +102,9 @@ class Part:
     start: float  # seconds since 1970
     requests: dict[str, int]  # by arm
     joules: float
-    grams: float
-    g_per_kwh: float  # mean over time; nan: not known
+    grams: dict[str, float]  # of receipts, by series
+    series: str  # of the intensity; "": none was known all the time, or there were several
+    g_per_kwh: float  # mean over time; nan without a series
 
 
 @dataclass(frozen=True)
@@ -101,7 +113,8 @@ class Report:
     part_s: float
     lines: dict[str, list[Line]]  # by grouping
     series: list[SeriesLine]
-    attributed: dict[str, Effect | Absent]  # by quantity, less device seconds
+    # By quantity, less device seconds; grams of several series: one of each.
+    attributed: dict[str, Effect | Absent]
     attributed_estimated: bool
     compared: int  # requests in the attributed comparison
     system: System | Absent
@@ -122,34 +135,33 @@ def make(archive: Archive, span: Span) -> Report:
     known = {n.version: n for n in in_span}
     missing = sorted({s.policy_version for s in sums} - known.keys() - {0})
     known |= {n.version: n for n in archive.notes_of(missing)}
-    grid, readings, blocks = Grid(in_span), archive.readings(span), archive.blocks(span)
-    arms = {name: compared(sums, known, name) for name in QUANTITIES}
-    measured, left_out = cells(blocks, readings, known, grid, archive.requests)
-    watched = sci(readings, span, grid, archive.requests)
+    grid, blocks = Grid(in_span), archive.blocks(span)
+    experiment, watch = Experiment(blocks, known, grid), Watch(span, grid)
+    for node, counters in archive.readings(span):
+        experiment.take(node, counters)
+        watch.take(node, counters)
+    opened = archive.opened([*experiment.spans(), *watch.spans()])
+    measured, watched = experiment.cells(opened), watch.sci(opened)
     part_s = next((s for s in PARTS_S if (span.until - span.since) / s <= MAX_PARTS), PARTS_S[-1])
-    nodes = len(archive.requests(span))
+    nodes = archive.nodes(span)
     drawn = [s for s in sums if drawn_as(s, known) is not None]
     return Report(
         span=span,
         part_s=part_s,
         lines={by: lines(sums, known, by) for by in GROUPINGS},
         series=series(grid, span),
-        attributed={
-            name: compare(*pair) if drawn else NO_DRAW
-            for name, pair in arms.items()
-            if name != "device_seconds"
-        },
+        attributed=_attributed(sums, known) if drawn else dict.fromkeys(ATTRIBUTED, NO_DRAW),
         attributed_estimated=any(s.estimated for s in drawn),
         compared=sum(s.requests for s in drawn),
         system=_system(measured, in_span, blocks_run=bool(blocks)),
         system_estimated=watched is not None and watched.estimated,
         blocks=len(blocks),
-        left_out=left_out,
-        capacity=_freed(arms["device_seconds"], nodes if drawn else 0),
+        left_out=experiment.left_out,
+        capacity=_freed(compared(sums, known, "device_seconds"), nodes if drawn else 0),
         shadow=shadow(sums, known),
         guard=_guard(archive, span, sums, known),
         sci=watched,
-        timeline=_timeline(archive, span, part_s, grid),
+        timeline=_timeline(archive, span, part_s, grid, known),
     )
 
 
@@ -158,7 +170,7 @@ def capacity(archive: Archive, span: Span) -> Freed | Absent:
     sums = archive.sums(span, by_task=False)
     known = {n.version: n for n in archive.notes_of(sorted({s.policy_version for s in sums} - {0}))}
     drawn = any(drawn_as(s, known) is not None for s in sums)
-    nodes = len(archive.requests(span)) if drawn else 0
+    nodes = archive.nodes(span) if drawn else 0
     return _freed(compared(sums, known, "device_seconds"), nodes)
 
 
@@ -178,18 +190,40 @@ def drawn_as(row: Sums, known: dict[int, Note]) -> str | None:
     return "policy" if row.arm == f"L{row.level}" else None
 
 
+def _attributed(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effect | Absent]:
+    """By quantity. Grams of each series, the one with the most requests first."""
+    served: Counter[Series] = Counter()
+    for row in sums:
+        series = series_of(known.get(row.policy_version))
+        if series is not None and drawn_as(row, known) is not None:
+            served[series] += row.with_grams
+    found: dict[str, Effect | Absent] = {}
+    for name in ATTRIBUTED:
+        if name != "grams" or not served:
+            found[name] = compare(*compared(sums, known, name))
+            continue
+        for series, _ in served.most_common():
+            key = name if len(served) == 1 else f"{name}, {title(series)}"
+            found[key] = compare(*compared(sums, known, name, series))
+    return found
+
+
 def compared(
-    sums: Sequence[Sums], known: dict[int, Note], quantity: str
+    sums: Sequence[Sums], known: dict[int, Note], quantity: str, series: Series | None = None
 ) -> tuple[Moments, Moments]:
     """(under the policy, in the control group) of one quantity.
 
-    For grams, requests whose intensity was not known are left out: their policies did not know it
-    either, so they are left out of both arms.
+    For grams, those whose intensity was of `series` alone. Requests whose intensity was not known
+    are left out: their policies did not know it either, so they are left out of both arms.
     """
     groups: dict[str, list[Group]] = {"policy": [], CONTROL: []}
     for row in sums:
         arm = drawn_as(row, known)
-        if arm is None or (quantity == "grams" and row.with_grams == 0):
+        if arm is None:
+            continue
+        if quantity == "grams" and (
+            row.with_grams == 0 or series is None or series_of(known[row.policy_version]) != series
+        ):
             continue
         made = known[row.policy_version]
         chance = made.control_probability if arm == CONTROL else made.policy_probability
@@ -199,11 +233,12 @@ def compared(
 
 
 def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
-    """Grouped by arm, level, task or zone, the most requests first."""
+    """Grouped by arm, level, task, tenant or zone, the most requests first."""
     names: dict[str, Callable[[Sums], str]] = {
         "arm": lambda s: s.arm,
-        "level": lambda s: "probe" if s.arm == "probe" else f"L{s.level}",
-        "task": lambda s: "probe" if s.arm == "probe" else s.task or "none given",
+        "level": lambda s: s.arm if s.arm in OURS else f"L{s.level}",
+        "task": lambda s: s.arm if s.arm in OURS else s.task or "none given",
+        "tenant": lambda s: s.arm if s.arm in OURS else s.tenant or "none given",
         "zone": lambda s: known[s.policy_version].zone if s.policy_version in known else "unknown",
     }
     groups: dict[str, list[Sums]] = {}
@@ -214,7 +249,7 @@ def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
             name=name,
             requests=sum(s.requests for s in rows),
             joules=math.fsum(s.joules for s in rows),
-            grams=math.fsum(s.grams for s in rows),
+            **_grams(rows, known),
             without_grams=sum(s.requests - s.with_grams for s in rows),
             tokens=math.fsum(s.tokens for s in rows),
             device_seconds=math.fsum(s.device_s for s in rows),
@@ -223,6 +258,18 @@ def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
         for name, rows in groups.items()
     ]
     return sorted(made, key=lambda line: (-line.requests, line.name))
+
+
+def _grams(rows: Sequence[Sums], known: dict[int, Note]) -> dict[str, dict[str, Any]]:
+    """The fields of a line that keep grams apart."""
+    parts: dict[str, list[Sums]] = {}
+    for row in rows:
+        if row.with_grams:
+            parts.setdefault(grams_as(known.get(row.policy_version)), []).append(row)
+    return {
+        "grams": {name: math.fsum(s.grams for s in own) for name, own in sorted(parts.items())},
+        "with_grams": {name: sum(s.with_grams for s in own) for name, own in sorted(parts.items())},
+    }
 
 
 def series(grid: Grid, span: Span) -> list[SeriesLine]:
@@ -246,20 +293,30 @@ def shadow(sums: Sequence[Sums], known: dict[int, Note]) -> Shadow | None:
     served: Counter[int] = Counter()
     for row in sums:
         made = known.get(row.policy_version)
-        if made is not None and made.standing == "shadow" and row.arm != "probe":
+        if made is not None and made.standing == "shadow" and row.arm not in OURS:
             served[row.policy_version] += row.requests
     total = sum(served.values())
     if not total:
         return None
     would_be: dict[str, float] = {}
-    saved = l0 = 0.0
+    priced: dict[str, list[tuple[int, Note]]] = {}
     for version, count in served.items():
         made = known[version]
         for level, share in zip(made.levels, made.would_be, strict=False):
             would_be[level] = would_be.get(level, 0.0) + share * count / total
-        saved += (made.expected_l0_g - made.expected_g) * count / total
-        l0 += made.expected_l0_g * count / total
-    return Shadow(total, would_be, saved, saved / l0 if l0 > 0 else 0.0)
+        priced.setdefault(grams_as(made) if made.series else "", []).append((count, made))
+    counts = {name: sum(count for count, _ in own) for name, own in priced.items()}
+    main = max(counts, key=lambda name: (counts[name], name))
+    saved = math.fsum(n * (made.expected_l0_g - made.expected_g) for n, made in priced[main])
+    l0 = math.fsum(n * made.expected_l0_g for n, made in priced[main])
+    return Shadow(
+        requests=total,
+        would_be=would_be,
+        would_save_g=saved / counts[main],
+        would_save_fraction=saved / l0 if l0 > 0 else 0.0,
+        series=main,
+        of_others=total - counts[main],
+    )
 
 
 def _system(
@@ -289,26 +346,32 @@ def _guard(
     return GuardState(rolled_back, live.tallies(requests, cut, said, known))
 
 
-def _timeline(archive: Archive, span: Span, part_s: float, grid: Grid) -> list[Part]:
+def _timeline(
+    archive: Archive, span: Span, part_s: float, grid: Grid, known: dict[int, Note]
+) -> list[Part]:
     """Every part of the span, those without a request too."""
-    by_part: dict[int, list[tuple[str, int, float, float]]] = {}
+    by_part: dict[int, list[Slice]] = {}
     for s in archive.slices(span, part_s):
-        if s.arm != "probe":
-            by_part.setdefault(s.part, []).append((s.arm, s.requests, s.joules, s.grams))
+        if s.arm not in OURS:
+            by_part.setdefault(s.part, []).append(s)
     parts = []
     for index in range(math.ceil((span.until - span.since) / part_s)):
-        rows = by_part.get(index, [])
         start = span.since + index * part_s
         counts: Counter[str] = Counter()
-        for arm, count, _, _ in rows:
-            counts[arm] += count
+        emitted: dict[str, list[float]] = {}
+        for s in by_part.get(index, []):
+            counts[s.arm] += s.requests
+            if s.grams is not None:
+                emitted.setdefault(grams_as(known.get(s.policy_version)), []).append(s.grams)
+        mean = grid.mean(Span(start, min(start + part_s, span.until)))
         parts.append(
             Part(
                 start=start,
                 requests=dict(counts),
-                joules=math.fsum(r[2] for r in rows),
-                grams=math.fsum(r[3] for r in rows),
-                g_per_kwh=grid.mean_g_per_kwh(Span(start, min(start + part_s, span.until))),
+                joules=math.fsum(s.joules for s in by_part.get(index, [])),
+                grams={name: math.fsum(own) for name, own in sorted(emitted.items())},
+                series="" if isinstance(mean, str) else title(mean[0]),
+                g_per_kwh=math.nan if isinstance(mean, str) else mean[1],
             )
         )
     return parts

@@ -22,6 +22,8 @@ from sprout.control.exposition import Exposition
 from sprout.control.loop import Loop
 from sprout.control.metrics import registry_of
 from sprout.control.overview import Overview
+from sprout.control.prompts import forget_in_time
+from sprout.control.reservoir import Reservoir
 from sprout.control.server import Server
 from sprout.control.service import Service
 from sprout.control.store import Store
@@ -76,12 +78,17 @@ async def _run(config: Config, store: Store, port_file: Path, stop: asyncio.Even
     loop = Loop(config, store, feed)
     overview = Overview(feed.series[0], loop, store)
     registry, counted = registry_of(loop, store, overview, asyncio.get_running_loop())
-    server = Server(control, Service(loop, store, overview, counted))
+    sampling, reservoir = config.evaluate.sampling, None
+    if sampling.share > 0:
+        reservoir = Reservoir(sampling.reservoir_prompts, sampling.retention_hours * 3600)
+        loop.evaluations.tellers.append(reservoir.tell)
+    server = Server(control, Service(loop, store, overview, counted, reservoir))
     exposition = Exposition(control, registry)
     overview.metrics_address = exposition.address
     await server.start()
     task = asyncio.create_task(loop.run())
     stopped = asyncio.create_task(stop.wait())
+    forgetting = asyncio.create_task(forget_in_time(reservoir))
     try:
         _write(port_file, f"{server.port}\n")
         LOG.info("control plane on %s:%d", control.host, server.port)
@@ -93,7 +100,7 @@ async def _run(config: Config, store: Store, port_file: Path, stop: asyncio.Even
         port_file.unlink(missing_ok=True)
         loop.publisher.close()
         await asyncio.gather(server.stop(GRACE_S), asyncio.to_thread(exposition.stop))
-        for each in (task, stopped):
+        for each in (task, stopped, forgetting):
             each.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await each

@@ -2,7 +2,7 @@
 # ruff: noqa: N802 - the names of the .proto
 """The gRPC services of control.proto. Sizes are bounded and numbers checked before anything is.
 
-What agents call stands here, what operators call in operators.py.
+What agents call stands here and in prompts.py, what operators call in operators.py.
 """
 
 import asyncio
@@ -17,9 +17,11 @@ import grpc
 from sprout.control import feedback, inbox
 from sprout.control.loop import Loop
 from sprout.control.metrics import Counted
-from sprout.control.operators import Operators, refuse
+from sprout.control.operators import refuse
 from sprout.control.overview import Overview
+from sprout.control.prompts import PromptCalls
 from sprout.control.readings import Readings
+from sprout.control.reservoir import Reservoir
 from sprout.control.store import Store
 from sprout.errors import ControlError
 from sprout.v1 import control_pb2 as pb
@@ -27,9 +29,17 @@ from sprout.v1 import control_pb2 as pb
 LOG = logging.getLogger(__name__)
 
 
-class Service(Operators):
-    def __init__(self, loop: Loop, store: Store, overview: Overview, counted: Counted) -> None:
-        super().__init__(loop, store, overview)
+class Service(PromptCalls):
+    def __init__(
+        self,
+        loop: Loop,
+        store: Store,
+        overview: Overview,
+        counted: Counted,
+        reservoir: Reservoir | None = None,
+    ) -> None:
+        """reservoir: of sampled prompts; None: sampling is off."""
+        super().__init__(loop, store, overview, reservoir)
         self._counted = counted
         self._readings = Readings(store, loop.blocks.reading_s)
         # Threads of their own: reports that wait for a slow store must not hold up an operator.
@@ -81,13 +91,18 @@ class Service(Operators):
         self, request: pb.ReportFeedbackRequest, context: Any
     ) -> pb.ReportFeedbackResponse:
         try:
-            rows = feedback.rows(request, time.time())
-            await asyncio.to_thread(self._store.add_feedback, rows)
+            now = time.time()
+            rows = feedback.rows(request, now)
+            fresh = await asyncio.to_thread(
+                self._store.add_feedback, rows, report_id=request.report_id, now=now
+            )
         except ValueError as error:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         except ControlError as error:
             LOG.error("%s", error)
             await refuse(context, grpc.StatusCode.UNAVAILABLE, "the store failed")
+        if not fresh:  # sent again
+            return pb.ReportFeedbackResponse(duplicate=True)
         for row in rows:
             self._counted.feedback.labels(row.kind).inc(row.count)
         return pb.ReportFeedbackResponse(stored=len(rows))

@@ -9,12 +9,12 @@ Commits are synced to disk (synchronous=FULL): agents forget what has been ackno
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
@@ -25,10 +25,12 @@ from sprout.carbon.intensity import Intensity, Series
 from sprout.control import propensity
 from sprout.control import tables as t
 from sprout.control.inbox import Row
+from sprout.control.propensity import Served
 from sprout.control.recent import Recent
 from sprout.control.rows import AuditEntry, BlockRow, Feedback, Reading, Switchback
 from sprout.errors import ControlError
 from sprout.profile import Measured, live
+from sprout.v1 import control_pb2 as pb
 
 # SQLite allows 32,766 bound values in a statement.
 LOOKUP = 10_000
@@ -54,8 +56,8 @@ ON CONFLICT (arm) DO UPDATE SET
 """
 # Along the index `profile`, from its end: reads as many rows as it gives.
 _SAMPLES = """
-SELECT policy_version, id, energy_joules, device_seconds, input_tokens, output_tokens,
-    energy_estimated, stored_at
+SELECT policy_version, tenant, task, id, energy_joules, device_seconds, input_tokens,
+    output_tokens, energy_estimated, stored_at
 FROM outcomes WHERE pack_hash = ? AND level = ? AND eligible = 1 ORDER BY id DESC LIMIT ?
 """
 _RECENT = """
@@ -65,6 +67,13 @@ SELECT * FROM (
         energy_joules, input_tokens, output_tokens
     FROM outcomes ORDER BY id DESC LIMIT ?
 ) WHERE stored_at > ?
+"""
+# Of requests whose level chance decided, or would have while the policy is held back.
+_TRAFFIC = """
+SELECT tenant, task, count(*) FROM (
+    SELECT tenant, task, arm, pack_hash FROM outcomes ORDER BY id DESC LIMIT ?
+) WHERE pack_hash = ? AND (arm LIKE 'L%' OR arm IN ('control', 'held_back', 'paused'))
+GROUP BY tenant, task
 """
 _ADD_ENDINGS = """
 INSERT INTO endings (arm, ending, outcomes)
@@ -80,14 +89,17 @@ class Store:
         self.path = path
         self.revision = 0  # moves with the outcomes kept: who saw this one has seen them all
         self._count = Lock()
-        self._propensities: dict[int, tuple[float, ...] | None] = {}
+        self._propensities: dict[int, Served | None] = {}
         self._write = Lock()  # one writer at a time, rather than SQLITE_BUSY among our own threads
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
         sa.event.listen(self._engine, "connect", _pragmas)
         with self._writing() as db:
             made_by = db.scalar(sa.text("PRAGMA user_version"))
-            if made_by not in (0, t.VERSION):
+            if made_by not in (0, *t.UPGRADES, t.VERSION):
                 raise ControlError(f"store {path}: made by another version of Sprout ({made_by})")
+            for version in range(made_by or t.VERSION, t.VERSION):
+                for change in t.UPGRADES[version]:
+                    db.execute(sa.text(change))
             t.METADATA.create_all(db)
             db.execute(sa.text(f"PRAGMA user_version = {t.VERSION}"))
         path.chmod(0o600)
@@ -155,6 +167,33 @@ class Store:
         newest: of each level, at most. half_life_outcomes: see live.py; inf: no decay.
         now: seconds since 1970 that ages count to; default the clock's.
         """
+        found = self._newest(levels, pack_hash, newest, now)
+        return [
+            live.estimate(found.samples(level), half_life_outcomes=half_life_outcomes)
+            for level in range(levels)
+        ]
+
+    def measured_by_task(
+        self,
+        levels: int,
+        pack_hash: int,
+        tasks: Collection[str],
+        newest: int,
+        *,
+        half_life_outcomes: float = math.inf,
+        now: float | None = None,
+    ) -> dict[str, list[Measured]]:
+        """The same of each of these task classes, from what there is of it among the newest."""
+        found = self._newest(levels, pack_hash, newest, now)
+        return {
+            task: [
+                live.estimate(own.samples(level), half_life_outcomes=half_life_outcomes)
+                for level in range(levels)
+            ]
+            for task, own in found.of_tasks(tasks).items()
+        }
+
+    def _newest(self, levels: int, pack_hash: int, newest: int, now: float | None) -> "_Newest":
         now = datetime.now(UTC).timestamp() if now is None else now
         with self._reading() as db:
             last = db.scalar(_LAST) or 0
@@ -163,14 +202,16 @@ class Store:
                 for level in range(levels)
             ]
             served = self._served(db, {row[0] for rows in found for row in rows})
-        return [
-            live.estimate(
-                _samples(rows, level, served, last, now), half_life_outcomes=half_life_outcomes
-            )
-            for level, rows in enumerate(found)
-        ]
+        return _Newest(found, served, last, now)
 
-    def _served(self, db: sa.Connection, versions: set[int]) -> dict[int, tuple[float, ...] | None]:
+    def traffic(self, pack_hash: int, newest: int) -> list[tuple[str, str, int]]:
+        """(tenant, task, requests) among the newest outcomes of all, of requests that are under
+        the policies of a pack. Clients name tasks as they like."""
+        with self._reading() as db:
+            rows = db.exec_driver_sql(_TRAFFIC, (newest, t.signed(pack_hash))).fetchall()
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    def _served(self, db: sa.Connection, versions: set[int]) -> dict[int, Served | None]:
         """Propensities by policy version, as columns hold it. A policy never changes: kept."""
         if len(self._propensities) > LOOKUP:
             self._propensities = {}
@@ -247,6 +288,51 @@ class Store:
         with self._reading() as db:
             return [(row[0], row[1], row[2] or "") for row in db.execute(query)]
 
+    # --- evaluations -------------------------------------------------------------------------
+
+    def add_evaluation(self, message: pb.Evaluation, now: float) -> None:
+        """Store it; again is no error, and changes nothing. ValueError where one that found
+        something else has its id."""
+        body = message.SerializeToString(deterministic=True)
+        e = t.EVALUATIONS
+        insert = sqlite.insert(e).values(
+            id=message.id,
+            finished_at=message.finished_at.ToNanoseconds() / 1e9,
+            stored_at=now,
+            pack_hash=message.pack_hash,
+            message=body,
+        )
+        with self._writing() as db:
+            db.execute(insert.on_conflict_do_nothing(index_elements=["id"]))
+            stored = db.scalar(sa.select(e.c.message).where(e.c.id == message.id))
+            if stored != body and _timeless(stored or b"") != _timeless(body):
+                raise ValueError(f"another evaluation has the id {message.id!r}")
+
+    def evaluations(
+        self, limit: int, *, before: str = "", pack_hash: int | None = None
+    ) -> list[bytes]:
+        """sprout.v1.Evaluation by when they ended, newest first.
+
+        before: older than the one of this id alone. pack_hash: of this pack alone.
+        ValueError where there is none of that id.
+        """
+        e = t.EVALUATIONS.c
+        query = sa.select(e.message).order_by(e.finished_at.desc(), e.number.desc()).limit(limit)
+        if pack_hash is not None:
+            query = query.where(e.pack_hash == pack_hash)
+        with self._reading() as db:
+            if before:
+                at = db.execute(sa.select(e.finished_at, e.number).where(e.id == before)).first()
+                if at is None:
+                    raise ValueError(f"there is no evaluation {before!r}")
+                query = query.where(sa.tuple_(e.finished_at, e.number) < sa.tuple_(*at))
+            return list(db.scalars(query))
+
+    def count_evaluations(self) -> int:
+        """Of every pack."""
+        with self._reading() as db:
+            return int(db.scalar(sa.select(sa.func.count()).select_from(t.EVALUATIONS)) or 0)
+
     # --- audit -------------------------------------------------------------------------------
 
     def add_audit(self, entry: AuditEntry) -> None:
@@ -306,9 +392,20 @@ class Store:
 
     # --- what proves a saving ------------------------------------------------------------------
 
-    def add_feedback(self, rows: Sequence[Feedback]) -> None:
-        """Store what people said of answers."""
-        self._insert(t.FEEDBACK, rows)
+    def add_feedback(
+        self, rows: Sequence[Feedback], *, report_id: str = "", now: float = 0.0
+    ) -> bool:
+        """Store what people said of answers; False: the report of this id was stored before.
+
+        report_id: "" = none. now: seconds since 1970.
+        """
+        report = sqlite.insert(t.FEEDBACK_REPORTS).on_conflict_do_nothing()
+        with self._writing() as db:
+            if report_id and not db.execute(report, {"report_id": report_id, "time": now}).rowcount:
+                return False
+            if rows:
+                db.execute(sqlite.insert(t.FEEDBACK), [row._asdict() for row in rows])
+        return True
 
     def add_readings(self, rows: Sequence[Reading]) -> None:
         """Store nodes' energy counters."""
@@ -355,16 +452,20 @@ class Store:
         with self._reading() as db:
             return [(row[0], row[1], row[2], row[3], int(row[4])) for row in db.execute(query)]
 
-    def served(self, after: int, up_to: int, pack_hash: int) -> list[tuple[int, int, int]]:
-        """(policy version, level, requests), of a range of ids, drawn under policies of a pack."""
+    def served(
+        self, after: int, up_to: int, pack_hash: int
+    ) -> list[tuple[int, int, str, str, int]]:
+        """(policy version, level, tenant, task, requests), of a range of ids, drawn under policies
+        of a pack."""
         o = t.OUTCOMES.c
+        keys = (o.policy_version, o.level, o.tenant, o.task)
         query = (
-            sa.select(o.policy_version, o.level, sa.func.count())
+            sa.select(*keys, sa.func.count())
             .where(o.id > after, o.id <= up_to, o.pack_hash == pack_hash, o.arm.like("L%"))
-            .group_by(o.policy_version, o.level)
+            .group_by(*keys)
         )
         with self._reading() as db:
-            return [(row[0], row[1], row[2]) for row in db.execute(query)]
+            return [(row[0], row[1], row[2], row[3], row[4]) for row in db.execute(query)]
 
     def hourly_requests(self, since_hour: int, until_hour: int) -> dict[int, int]:
         """Requests by the hour since 1970 that they were opened in, since_hour <= h < until_hour;
@@ -413,9 +514,16 @@ class Store:
         return None if text is None else json.loads(text)
 
     def set_setting(self, key: str, value: Any) -> None:
-        insert = sqlite.insert(t.SETTINGS).values(key=key, value=json.dumps(value))
-        changes = {"value": insert.excluded.value}
+        self.keep_setting(key, lambda: value)
+
+    def keep_setting(self, key: str, read: Callable[[], Any]) -> None:
+        """Store what `read` gives when it is this writer's turn.
+
+        One that was held up then writes the newest value too, instead of undoing a newer one.
+        """
         with self._writing() as db:
+            insert = sqlite.insert(t.SETTINGS).values(key=key, value=json.dumps(read()))
+            changes = {"value": insert.excluded.value}
             db.execute(insert.on_conflict_do_update(index_elements=["key"], set_=changes))
 
     # --- upkeep ------------------------------------------------------------------------------
@@ -433,6 +541,7 @@ class Store:
                 (t.INTENSITIES, t.INTENSITIES.c.stored_at),
                 (t.POLICIES, t.POLICIES.c.issued_at),
                 (t.FEEDBACK, t.FEEDBACK.c.time),
+                (t.FEEDBACK_REPORTS, t.FEEDBACK_REPORTS.c.time),
                 (t.READINGS, t.READINGS.c.time),
                 (t.BLOCKS, t.BLOCKS.c.ended_at),
             ):
@@ -442,12 +551,25 @@ class Store:
             removed += db.execute(
                 t.READINGS.delete().where(r.time <= spare.scalar_subquery())
             ).rowcount
+            # q rests on the newest of each pack, however old it is.
+            e = t.EVALUATIONS.c
+            last_of = sa.select(sa.func.max(e.finished_at)).group_by(e.pack_hash)
+            removed += db.execute(
+                t.EVALUATIONS.delete().where(
+                    e.stored_at < older_than, e.finished_at.not_in(last_of)
+                )
+            ).rowcount
             kept = sa.select(t.POLICIES.c.version)
             db.execute(t.DECISIONS.delete().where(t.DECISIONS.c.version.not_in(kept)))
             f = t.FEEDBACK.c
             said = sa.select(f.id).order_by(f.id.desc()).offset(newest_outcomes).limit(1)
             removed += db.execute(
                 t.FEEDBACK.delete().where(f.id <= said.scalar_subquery())
+            ).rowcount
+            n = t.FEEDBACK_REPORTS.c.number
+            sent = sa.select(n).order_by(n.desc()).offset(newest_outcomes).limit(1)
+            removed += db.execute(
+                t.FEEDBACK_REPORTS.delete().where(n <= sent.scalar_subquery())
             ).rowcount
             past = sa.select(o.id).order_by(o.id.desc()).offset(newest_outcomes).limit(1)
             last = db.scalar(past)
@@ -476,31 +598,54 @@ class Store:
             yield db
 
 
-def _samples(
-    rows: Sequence[Any],
-    level: int,
-    served: Mapping[int, tuple[float, ...] | None],
-    last: int,
-    now: float,
-) -> live.Samples:
-    """rows: as _SAMPLES gives them. last: the newest id of all outcomes."""
+def _timeless(evaluation: bytes) -> bytes:
+    """What it found: who reports again what was not acknowledged may stamp it anew."""
+    message = pb.Evaluation.FromString(evaluation)
+    message.ClearField("started_at")
+    message.ClearField("finished_at")
+    return message.SerializeToString(deterministic=True)
 
-    def propensity_of(version: int) -> float:
-        shares = served.get(version)
-        return shares[level] if shares is not None and level < len(shares) else math.nan
 
-    columns = np.array([row[1:] for row in rows], np.float64).reshape(-1, 7).T
-    ids, joules, seconds, inputs, outputs, estimated, stored_at = columns
-    return live.Samples(
-        age_outcomes=last - ids,
-        energy_joules=joules,
-        device_seconds=seconds,
-        input_tokens=inputs,
-        output_tokens=outputs,
-        propensity=np.array([propensity_of(row[0]) for row in rows], np.float64),
-        energy_estimated=bool(estimated.any()),
-        age_s=max(0.0, now - float(stored_at.max())) if len(rows) else math.nan,
-    )
+class _Newest(NamedTuple):
+    """The newest eligible outcomes of each level."""
+
+    rows: Sequence[Sequence[Any]]  # by level, as _SAMPLES gives them
+    served: Mapping[int, Served | None]  # by policy version
+    last: int  # the newest id of all outcomes
+    now: float
+
+    def of_tasks(self, tasks: Collection[str]) -> dict[str, "_Newest"]:
+        """Those of each class alone."""
+        rows: dict[str, list[list[Any]]] = {task: [[] for _ in self.rows] for task in tasks}
+        for level, found in enumerate(self.rows):
+            for row in found:
+                if row[2] in rows:
+                    rows[row[2]][level].append(row)
+        return {task: self._replace(rows=own) for task, own in rows.items()}
+
+    def samples(self, level: int) -> live.Samples:
+        """Without the tenants that nothing is drawn for: what their requests would use at another
+        level is neither known nor asked."""
+        rows, propensity = [], []
+        for version, tenant, task, *numbers in self.rows[level]:
+            mixes = self.served.get(version)
+            if mixes is not None and tenant and tenant in mixes.opted_out:
+                continue
+            rows.append(numbers)
+            shares = () if mixes is None else mixes.of(tenant, task)
+            propensity.append(shares[level] if level < len(shares) else math.nan)
+        columns = np.array(rows, np.float64).reshape(-1, 7).T
+        ids, joules, seconds, inputs, outputs, estimated, stored_at = columns
+        return live.Samples(
+            age_outcomes=self.last - ids,
+            energy_joules=joules,
+            device_seconds=seconds,
+            input_tokens=inputs,
+            output_tokens=outputs,
+            propensity=np.array(propensity, np.float64),
+            energy_estimated=bool(estimated.any()),
+            age_s=max(0.0, self.now - float(stored_at.max())) if rows else math.nan,
+        )
 
 
 def _pragmas(connection: Any, _record: Any) -> None:

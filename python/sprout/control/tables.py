@@ -1,14 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """The tables of the store."""
 
+import zlib
+from typing import Any
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 
 from sprout.v1 import control_pb2 as pb
 
 METADATA = sa.MetaData()
-VERSION = 1  # SQLite's user_version: raised with every change to these tables
+VERSION = 2  # SQLite's user_version: raised with every change to these tables
+# By the version that an older store is of: what makes it one of the next. New tables come by
+# themselves.
+UPGRADES = {1: ("ALTER TABLE outcomes ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",)}
 WRAP = 1 << 64
+PACK_FROM = 512  # characters
 
 
 def signed(value: int) -> int:
@@ -58,7 +65,7 @@ OUTCOMES = sa.Table(
     sa.Column("stub_index", sa.BigInteger, nullable=False),
     sa.Column("sequence", U64, nullable=False),
     sa.Column("task", sa.Text, nullable=False),
-    sa.Column("flags", sa.Integer, nullable=False),  # as in the ledger: 1 pinned ... 64 probe
+    sa.Column("flags", sa.Integer, nullable=False),  # as in the ledger: 1 pinned ... 128 evaluation
     sa.Column("ending", sa.Integer, nullable=False),
     sa.Column("input_tokens", sa.BigInteger, nullable=False),
     sa.Column("output_tokens", sa.BigInteger, nullable=False),
@@ -72,6 +79,7 @@ OUTCOMES = sa.Table(
     sa.Column("receipt_joules", sa.Double),
     sa.Column("carbon_g", sa.Double),  # NULL: the intensity was not known
     sa.Column("intensity_g_per_kwh", sa.Double),
+    sa.Column("tenant", sa.Text, nullable=False, server_default=""),  # "": none was given
     sa.UniqueConstraint("segment_uid", "ticket"),
     sa.Index("profile", "pack_hash", "level", "eligible", "id"),
 )
@@ -107,6 +115,22 @@ INTENSITIES = sa.Table(
     sa.Column("stored_at", sa.Double, nullable=False, index=True),
 )
 
+
+class Packed(sa.TypeDecorator[str]):
+    """Text that is compressed where it is long; rows from before that hold it as it is."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
+        if value is None or len(value) < PACK_FROM:
+            return value
+        return zlib.compress(value.encode())
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
+        return zlib.decompress(value).decode() if isinstance(value, bytes) else value
+
+
 FEEDBACK = sa.Table(
     "feedback",
     METADATA,
@@ -117,6 +141,15 @@ FEEDBACK = sa.Table(
     sa.Column("policy_version", U64, nullable=False),
     sa.Column("arm", sa.Text, nullable=False),
     sa.Column("count", sa.BigInteger, nullable=False),
+)
+
+# Which reports of feedback are in it, so that one that is sent again counts once.
+FEEDBACK_REPORTS = sa.Table(
+    "feedback_reports",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),  # in the order of arrival
+    sa.Column("report_id", sa.Text, nullable=False, unique=True),
+    sa.Column("time", sa.Double, nullable=False, index=True),
 )
 
 READINGS = sa.Table(
@@ -168,7 +201,18 @@ DECISIONS = sa.Table(
     "decisions",
     METADATA,
     sa.Column("version", U64, primary_key=True),
-    sa.Column("inputs", sa.Text, nullable=False),  # JSON of sprout.control.inputs.Inputs
+    sa.Column("inputs", Packed, nullable=False),  # JSON of sprout.control.inputs.Inputs
+)
+
+EVALUATIONS = sa.Table(
+    "evaluations",
+    METADATA,
+    sa.Column("number", sa.Integer, primary_key=True),  # in the order of arrival
+    sa.Column("id", sa.Text, nullable=False, unique=True),
+    sa.Column("finished_at", sa.Double, nullable=False, index=True),
+    sa.Column("stored_at", sa.Double, nullable=False),
+    sa.Column("pack_hash", U64, nullable=False),
+    sa.Column("message", sa.LargeBinary, nullable=False),  # sprout.v1.Evaluation
 )
 
 # Never changed and never pruned: see the triggers below.

@@ -2,8 +2,9 @@
 """What operators want beside the kill switch: an objective, a pin, a schedule. All of it is stored.
 
 Setters return what stood there before and what stands there now, as JSON, for the audit. Touched on
-the event loop's thread; the `store_…` write what is wanted when they run, so that a late retry
-can't undo a newer wish.
+the event loop's thread; the `store_…` write what is wanted when it is their turn to write, so that
+neither a late retry nor a slow writer can undo a newer wish. What they read is replaced whole and
+never changed in place.
 """
 
 import logging
@@ -82,13 +83,12 @@ class Wishes:
         kept = {} if reset else self.objective_set
         stood = {k: v for k, v in kept.get("max_shares", {}).items() if k in self._levels}
         caps = {**stood, **wanted.get("max_shares", {})}
-        self.objective_set = {**kept, **wanted, "max_shares": caps}
-        if not caps:
-            del self.objective_set["max_shares"]
+        fields = {**kept, **wanted, "max_shares": caps}
+        self.objective_set = {k: v for k, v in fields.items() if k != "max_shares" or caps}
         return before, asdict(self.objective)
 
     def store_objective(self) -> None:
-        self._store.set_setting("objective", self.objective_set or None)
+        self._store.keep_setting("objective", lambda: self.objective_set or None)
 
     # --- pin and schedule --------------------------------------------------------------------
 
@@ -109,13 +109,14 @@ class Wishes:
         return before, self._pin_as_json()
 
     def store_pin(self) -> None:
-        self._store.set_setting("pin", self._pin_as_json())
+        self._store.keep_setting("pin", self._pin_as_json)
 
     def _pin_as_json(self) -> dict[str, Any] | None:
-        if self._pin is None:
+        pin = self._pin
+        if pin is None:
             return None
-        shares = dict(zip(self._levels, self._pin.shares, strict=True))
-        return {**asdict(self._pin), "shares": shares}
+        shares = dict(zip(self._levels, pin.shares, strict=True))
+        return {**asdict(pin), "shares": shares}
 
     def set_schedule(self, windows: Sequence[Window]) -> Change:
         before, self.schedule = self.schedule, tuple(windows)
@@ -123,4 +124,4 @@ class Wishes:
         return [asdict(w) for w in before], [asdict(w) for w in self.schedule]
 
     def store_schedule(self) -> None:
-        self._store.set_setting("schedule", [asdict(w) for w in self.schedule] or None)
+        self._store.keep_setting("schedule", lambda: [asdict(w) for w in self.schedule] or None)

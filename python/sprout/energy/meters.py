@@ -121,6 +121,7 @@ class NodeMeter:
             parts[kind] = {
                 "joules": memory.joules,
                 "counters": dict(memory.counters),
+                "lows": dict(memory.lows),
                 "since_ticks": memory.since_ticks,
             }
         fresh = self._state.with_suffix(".new")
@@ -159,8 +160,10 @@ def boot_id() -> str:
 
 def _memory(body: Mapping[str, Any]) -> Memory:
     counters = {str(name): float(raw) for name, raw in body["counters"].items()}
-    memory = Memory(float(body["joules"]), counters, body["since_ticks"])
-    if not all(math.isfinite(v) and v >= 0 for v in (memory.joules, *counters.values())):
+    lows = {str(name): float(raw) for name, raw in body.get("lows", {}).items()}
+    memory = Memory(float(body["joules"]), counters, body["since_ticks"], lows)
+    values = (memory.joules, *counters.values(), *lows.values())
+    if not all(math.isfinite(v) and v >= 0 for v in values):
         raise ValueError("it holds what no meter can have read")
     if not isinstance(memory.since_ticks, int | None):
         raise ValueError("since_ticks is no number of ticks")

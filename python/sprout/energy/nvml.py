@@ -7,6 +7,7 @@ https://docs.nvidia.com/deploy/nvml-api/
 """
 
 import logging
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -40,7 +41,9 @@ class NvmlMeter:
     CUDA_VISIBLE_DEVICES.) PrerequisiteError names the GPU that has no counter, and the remedy.
 
     A GPU that fails later holds its place: the others are read on, `problem` names it, and NVML is
-    opened again every few seconds. A counter that comes back lower has begun anew.
+    opened again every few seconds. A counter that comes back lower has begun anew. Opening waits
+    for the driver, for seconds or for ever, so it has a thread of its own; meanwhile nothing is
+    read, and nothing is lost: the counters go on.
     """
 
     estimated = False
@@ -58,6 +61,7 @@ class NvmlMeter:
         self._clock = clock
         self.problem = ""
         self._retry_at = 0.0
+        self._recovery: Recovery | None = None
         self._open()
         try:
             self._gpus = self._chosen(gpus)
@@ -79,9 +83,10 @@ class NvmlMeter:
         return [gpu.name for gpu in self._gpus]
 
     def read(self) -> float:
-        """Joules since the meter's start. Takes a few milliseconds per GPU."""
-        if self.problem and self._clock() >= self._retry_at:
-            self._reopen()
+        """Joules since the meter's start. Takes a few milliseconds per GPU, and never waits for a
+        driver that is away."""
+        if not self._recovered():
+            return self._tally.joules
         problem = ""
         for gpu in self._gpus:
             try:
@@ -103,10 +108,8 @@ class NvmlMeter:
         return self._tally.memory()
 
     def close(self) -> None:
-        try:
-            self._nv.nvmlShutdown()
-        except self._nv.NVMLError:
-            log.debug("NVML was closed already")
+        if self._recovery is None or self._recovery.stop():
+            _shutdown(self._nv)
 
     def _open(self) -> None:
         try:
@@ -117,20 +120,19 @@ class NvmlMeter:
                 "(--gpus, NVIDIA_DRIVER_CAPABILITIES=utility)"
             ) from None
 
-    def _reopen(self) -> None:
-        """After a driver reload handles are void; by UUID the same GPU is found again."""
-        self._retry_at = self._clock() + RETRY_S
-        self.close()
-        try:
-            self._nv.nvmlInit()
-        except self._nv.NVMLError as error:
-            log.debug("NVML does not open: %s", error)
-            return
-        for gpu in self._gpus:
-            try:
-                gpu.handle = self._nv.nvmlDeviceGetHandleByUUID(gpu.uuid)
-            except self._nv.NVMLError as error:
-                log.debug("%s: %s", gpu, error)
+    def _recovered(self) -> bool:
+        """Whether the GPUs may be read: no attempt to open NVML again is under way."""
+        if self._recovery is not None:
+            if not self._recovery.done.is_set():
+                return False
+            for gpu in self._gpus:
+                gpu.handle = self._recovery.handles.get(gpu.uuid, gpu.handle)
+            self._recovery = None
+            self._retry_at = self._clock() + RETRY_S
+        elif self.problem and self._clock() >= self._retry_at:
+            self._recovery = Recovery(self._nv, [gpu.uuid for gpu in self._gpus])
+            return False
+        return True
 
     def _chosen(self, gpus: Sequence[int | str]) -> list[Gpu]:
         nv = self._nv
@@ -191,6 +193,55 @@ class NvmlMeter:
             return float(self._nv.nvmlDeviceGetEnforcedPowerLimit(gpu.handle)) / _MW_PER_WATT
         except self._nv.NVMLError:  # it is only a prior
             return 0.0
+
+
+class Recovery:
+    """One attempt to open NVML again, on a thread. After a driver reload handles are void; by UUID
+    the same GPU is found again."""
+
+    def __init__(self, nvml: Any, uuids: Sequence[str]) -> None:
+        self._nv, self._uuids = nvml, uuids
+        self.handles: dict[str, Any] = {}  # by UUID; to be read once it is done
+        self.done = threading.Event()
+        self._lock = threading.Lock()
+        self._stopped = False
+        # A daemon: it may be inside a driver that never answers.
+        threading.Thread(target=self._run, name="nvml-recovery", daemon=True).start()
+
+    def stop(self) -> bool:
+        """Whether it is over, and NVML the caller's to shut down; else it does that itself."""
+        with self._lock:
+            self._stopped = True
+            return self.done.is_set()
+
+    def _run(self) -> None:
+        try:
+            _shutdown(self._nv)
+            self._open()
+        finally:
+            with self._lock:
+                self.done.set()
+                if self._stopped:
+                    _shutdown(self._nv)
+
+    def _open(self) -> None:
+        try:
+            self._nv.nvmlInit()
+        except self._nv.NVMLError as error:
+            log.debug("NVML does not open: %s", error)
+            return
+        for uuid in self._uuids:
+            try:
+                self.handles[uuid] = self._nv.nvmlDeviceGetHandleByUUID(uuid)
+            except self._nv.NVMLError as error:
+                log.debug("GPU %s: %s", uuid, error)
+
+
+def _shutdown(nvml: Any) -> None:
+    try:
+        nvml.nvmlShutdown()
+    except nvml.NVMLError:
+        log.debug("NVML was closed already")
 
 
 def _library() -> Any:

@@ -48,15 +48,13 @@ from numpy.typing import ArrayLike, NDArray
 from sprout.errors import InfeasibleError
 from sprout.optimize import greedy
 from sprout.optimize.closed_form import closed_form
-from sprout.optimize.cone import Cone
+from sprout.optimize.cone import SCALE, Cone
 from sprout.optimize.problem import POINT, ROUNDING, Problem, Solution
 from sprout.optimize.program import AT_LOWER, BASIC, INFEASIBLE, INFINITY, OPTIMAL, Found, Program
 
 Array = NDArray[np.float64]
 
-MOST_TANGENTS = 300
-# HiGHS takes a row as met within 1e-9: larger numbers make that less than cone.VIOLATION.
-TANGENT_SCALE = 100.0
+MOST_ROUNDS = 300  # of tangents
 
 
 def carry_on(
@@ -105,11 +103,15 @@ class BankModel:
             return _answer(problem, problem.best.copy(), math.inf, lacking=lacking, z_wanted=wanted)
 
         scale = float(problem.costs_g.max()) or 1.0
-        program = self._prepared(problem, scale)
-        found = program.run_surely()
         cone = None if problem.certainty is None else Cone(problem)
+        if cone is not None and (cone.z == 0 or cone.certain):
+            z, cone = cone.z, None
+        else:
+            z = 0.0 if cone is None else cone.z
+        program = self._prepared(problem, scale, cone)
+        found = program.run_surely()
         tangents, lacking, at_most = 0, 0.0, False
-        if cone is not None and cone.z > 0:
+        if cone is not None:
             found, tangents = self._cut(program, found, problem, cone)
             if found.status == INFEASIBLE:  # the plain budget can be met, the sure one can't
                 at_most = True
@@ -119,37 +121,44 @@ class BankModel:
                 lacking = lacking if lacking > ROUNDING * problem.total else 0.0
         duals = np.asarray(found.row_prices)
         unit = scale * POINT
-        after = program.rows  # the tangents' prices, in rows TANGENT_SCALE times as large
-        price = float(duals[self._budget] + TANGENT_SCALE * duals[after:].sum()) * unit
+        dual = float(duals[self._budget])
+        if cone is not None:
+            dual += SCALE * float(duals[program.rows - cone.rows + cone.price_row])
+        price = dual * unit
         return _answer(
             problem,
             self._shares(found, problem),
             math.inf if at_most else max(0.0, price),
             hourly=np.abs(duals[self._mixes : self._budget]) * (0.0 if at_most else unit),
             lacking=lacking,
-            z=0.0 if cone is None else cone.z,
+            z=z,
             z_wanted=wanted,
             status=found.status,
             pivots=program.pivots(),
             tangents=tangents,
         )
 
-    def _prepared(self, problem: Problem, scale: float) -> Program:
-        """The kept model with this problem's numbers, at its greedy start."""
+    def _prepared(self, problem: Problem, scale: float, cone: Cone | None) -> Program:
+        """The kept model with this problem's numbers, at its greedy start. With a cone it is made
+        anew: the covariance is in its matrix."""
         w, (lower, upper) = problem.weights, problem.bounds
         made_of = self._made_of
         fresh = (
             self._program is None
             or made_of is None
+            or cone is not None
             or not np.array_equal(made_of[0], problem.relative)
             or (made_of[1] is None) != (problem.class_minimum is None)
         )
-        program = _matrix(problem) if fresh or self._program is None else self._program
-        self._program, self._made_of = program, (problem.relative, problem.class_minimum)
-        program.drop_added_rows()
-        program.set_costs(np.append(problem.costs_g / scale, 0.0))
+        program = _matrix(problem, cone) if fresh or self._program is None else self._program
+        # One with a cone is for one solve.
+        self._program = None if cone is not None else program
+        self._made_of = (problem.relative, problem.class_minimum)
+        more = cone.bounds if cone is not None else (np.zeros(0), np.zeros(0))
+        program.set_costs(np.append(problem.costs_g / scale, np.zeros(1 + len(more[0]))))
         program.set_bounds(
-            np.append(w[..., None] * lower, 0.0), np.append(w[..., None] * upper, 0.0)
+            np.concatenate(((w[..., None] * lower).ravel(), [0.0], more[0])),
+            np.concatenate(((w[..., None] * upper).ravel(), [0.0], more[1])),
         )
         right = [
             w.ravel(),
@@ -165,8 +174,11 @@ class BankModel:
             most = (own * problem.best).sum(-1)
             right.append((w * np.minimum(problem.class_minimum, most)).ravel())
         row_lower = np.concatenate(right)
-        row_upper = np.full(program.rows, INFINITY)
+        row_upper = np.full(len(row_lower), INFINITY)
         row_upper[: self._mixes] = row_lower[: self._mixes]
+        if cone is not None:
+            low, high = cone.right_sides
+            row_lower, row_upper = np.append(row_lower, low), np.append(row_upper, high)
         program.set_rows(row_lower, row_upper)
         codes, tight = greedy.start(
             problem.costs_g / scale, problem.relative, w, problem.bounds, row_lower[self._budget]
@@ -174,33 +186,36 @@ class BankModel:
         rows = np.full(program.rows, BASIC, dtype=np.int8)
         rows[: self._mixes] = AT_LOWER
         rows[self._budget] = AT_LOWER if tight else BASIC
-        program.set_basis(np.append(codes.ravel(), np.int8(AT_LOWER)), rows)
+        columns = np.append(codes.ravel(), np.int8(AT_LOWER))
+        if cone is not None:
+            theirs, rows[-cone.rows :] = (np.where(b, BASIC, AT_LOWER) for b in cone.basic)
+            columns = np.append(columns, theirs.astype(np.int8))
+        program.set_basis(columns, rows)
         return program
 
     def _cut(
         self, program: Program, found: Found, problem: Problem, cone: Cone
     ) -> tuple[Found, int]:
         """Add the tangents that solutions violate, until one violates none."""
-        columns = np.arange(self._columns + 1, dtype=np.int32)
-        for count in range(MOST_TANGENTS):
+        tangents = 0
+        for _ in range(MOST_ROUNDS):
             if found.status == INFEASIBLE:
-                return found, count
+                return found, tangents
             if found.status != OPTIMAL:
                 found = program.run_surely()
             lack = float(found.x[self._columns]) / problem.total
-            cut = cone.violated(self._shares(found, problem), lack)
-            if cut is None:
-                return found, count
-            values, right = cut
-            program.add_row(
-                right * TANGENT_SCALE, INFINITY, columns, np.append(values, 1.0) * TANGENT_SCALE
-            )
+            if not cone.violated(self._shares(found, problem), lack):
+                return found, tangents
+            cuts = cone.cuts(np.asarray(found.x), self._columns + 1)
+            for columns, values in cuts:
+                program.add_row(0.0, INFINITY, columns, values)
+            tangents += len(cuts)
             found = program.run()
-        raise InfeasibleError(f"no policy: {MOST_TANGENTS} tangents do not settle the contrast")
+        raise InfeasibleError(f"no policy: {tangents} tangents do not settle the contrast")
 
     def _least_lacking(self, program: Program, problem: Problem, cone: Cone) -> tuple[Found, int]:
         """Minimise what the contrast lacks, whatever it costs."""
-        program.set_costs(np.append(np.zeros(self._columns), 1.0))
+        program.set_costs(np.zeros(program.columns))
         program.set_column(self._columns, 1.0, 0.0, INFINITY)
         return self._cut(program, program.run_surely(), problem, cone)
 
@@ -212,8 +227,9 @@ class BankModel:
         return np.asarray(np.divide(x, total, out=np.zeros_like(x), where=total > 0))
 
 
-def _matrix(problem: Problem) -> Program:
-    """The rows of one problem: mixes, hourly minima, budget, class minima where there are any."""
+def _matrix(problem: Problem, cone: Cone | None = None) -> Program:
+    """The rows of one problem: mixes, hourly minima, budget, class minima where there are any, and
+    those of the contrast."""
     hours, classes, levels = problem.shape
     mixes, r = hours * classes, problem.relative
     columns = mixes * levels
@@ -234,12 +250,20 @@ def _matrix(problem: Problem) -> Program:
         indices.append(index)
         values.append(own.ravel())
         end += columns
-    begin = np.append(np.concatenate(starts), end).astype(np.int32)
+    starts.append([end])
+    columns += 1
+    if cone is not None:
+        theirs, at, ends = cone.matrix(columns)
+        values.append(theirs)
+        indices.append(at)
+        starts.append(end + ends)
+        columns += cone.columns
+    begin = np.concatenate(starts).astype(np.int32)
     rows = len(begin) - 1
     return Program(
-        costs=np.zeros(columns + 1),
-        lower=np.zeros(columns + 1),
-        upper=np.zeros(columns + 1),
+        costs=np.zeros(columns),
+        lower=np.zeros(columns),
+        upper=np.zeros(columns),
         row_lower=np.zeros(rows),
         row_upper=np.zeros(rows),
         starts=begin,

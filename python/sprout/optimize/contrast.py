@@ -11,19 +11,21 @@ Phi(z) (normal approximation) if
 
     y . q >= z sqrt(y' S y)
 
-Here y and q are (classes, levels): classes are judged apart, so their variances add up, and
+Here y and q are (classes, levels) and S (classes, levels, levels) where classes are judged apart,
+so that their variances add up, or (classes, levels, classes, levels) where their estimates have
+judgments in common; and
 y = sum_t g_tc (x_tci - tau [i = 0]) with g the weight of class c in hour t over the preference that
 it is measured against (see `bank`). The left side is linear and the right side convex in x, so the
 constraint is a second-order cone: it is the intersection of its tangents
 
     sum_ci y_ci (q_ci - z (S y')_ci / sqrt(y'' S y')) >= 0      for every y'
 
-of which `bank` adds those that its solutions violate.
+of which `cone` finds those that are needed.
 
 All-L0 has y = (1 - tau) (g_c, 0, ...), so both sides shrink alike and it meets the constraint,
 whatever tau, if and only if
 
-    sum_c g_c q_c0 >= z sqrt(sum_c g_c^2 S_c00)      with one class: q_0 >= z sd(q_0)
+    sum_c g_c q_c0 >= z sd(sum_c g_c q_c0)      with one class: q_0 >= z sd(q_0)
 
 that is, if q_0 itself is told from 0 at this confidence. Where it is not (a handful of judgments),
 `reachable_z` gives the largest z for which all-L0 does, and that is used instead, and said.
@@ -44,7 +46,7 @@ class Certainty:
     """The floor is to hold with `confidence`, in [0.5, 1); 0.5 is the plain floor."""
 
     confidence: float
-    covariance: Array  # (classes, levels, levels) of the preferences
+    covariance: Array  # (classes, levels, levels) of the preferences, or classes with each other
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
@@ -57,8 +59,11 @@ class Certainty:
     def check(self, classes: int, levels: int) -> None:
         """ValueError unless the covariance is one: shape, symmetric, no negative variance."""
         s = self.covariance
-        if s.shape != (classes, levels, levels):
-            raise ValueError(f"covariance is {s.shape}, not {(classes, levels, levels)}")
+        apart, joint = (classes, levels, levels), (classes, levels) * 2
+        if s.shape not in (apart, joint):
+            raise ValueError(f"covariance is {s.shape}, not {apart} or {joint}")
+        if s.shape == joint:
+            s = s.reshape(1, classes * levels, classes * levels)
         if not np.isfinite(s).all() or not np.allclose(s, np.swapaxes(s, 1, 2)):
             raise ValueError("covariance must be finite and symmetric")
         least = float(np.linalg.eigvalsh(s).min())
@@ -82,7 +87,14 @@ def multinomial(preferences: Array, judgments: int) -> Array:
 
 def deviation(y: Array, covariance: Array) -> float:
     """sqrt(y' S y) for y (classes, levels)."""
-    return math.sqrt(max(0.0, float(np.einsum("ci,cij,cj->", y, covariance, y))))
+    return math.sqrt(max(0.0, float((y * _times(covariance, y)).sum())))
+
+
+def _times(covariance: Array, y: Array) -> Array:
+    """S y, (classes, levels)."""
+    if covariance.ndim == 3:
+        return np.asarray(np.einsum("cij,cj->ci", covariance, y))
+    return np.asarray(np.tensordot(covariance, y, 2))
 
 
 def margin(y: Array, preferences: Array, covariance: Array, z: float) -> float:
@@ -90,12 +102,24 @@ def margin(y: Array, preferences: Array, covariance: Array, z: float) -> float:
     return float((y * preferences).sum()) - z * deviation(y, covariance)
 
 
-def tangent(y: Array, preferences: Array, covariance: Array, z: float) -> Array | None:
-    """(classes, levels) q - z S y / sqrt(y' S y): the margin's gradient; None where it has none."""
-    sd = deviation(y, covariance)
-    if sd == 0:
-        return None
-    return np.asarray(preferences - z * np.einsum("cij,cj->ci", covariance, y) / sd)
+def factor(covariance: Array) -> Array:
+    """R (k, classes * levels) with R'R = S, k its rank."""
+    if covariance.ndim == 3:
+        blocks = list(covariance)
+    else:
+        size = covariance.shape[0] * covariance.shape[1]
+        blocks = [covariance.reshape(size, size)]
+    width = len(blocks) * len(blocks[0])
+    rows = []
+    most = max(float(np.abs(block).max()) for block in blocks)
+    for number, block in enumerate(blocks):
+        values, vectors = np.linalg.eigh(block)
+        for value, vector in zip(values, vectors.T, strict=True):
+            if value > 1e-14 * most:
+                row = np.zeros(width)
+                row[number * len(block) : (number + 1) * len(block)] = math.sqrt(value) * vector
+                rows.append(row)
+    return np.array(rows).reshape(-1, width)
 
 
 def reachable_z(weights: Array, preferences: Array, covariance: Array, z: float) -> float:
@@ -103,6 +127,8 @@ def reachable_z(weights: Array, preferences: Array, covariance: Array, z: float)
 
     `weights` (classes,) = g_c.
     """
-    sd = math.sqrt(float((weights**2 * covariance[:, 0, 0]).sum()))
+    all_l0 = np.zeros_like(preferences)
+    all_l0[:, 0] = weights
+    sd = deviation(all_l0, covariance)
     mean = float((weights * preferences[:, 0]).sum())
     return z if z * sd <= mean else mean / sd

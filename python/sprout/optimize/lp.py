@@ -19,7 +19,7 @@ treated requests meet the floor by themselves.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -36,7 +36,9 @@ class Solution:
     """The cheapest feasible mix; among equally cheap ones, that of the highest preference."""
 
     shares: tuple[float, ...]  # (levels,), sums to 1
-    active: str  # "quality": the floor costs something; "caps": they alone do; "none": nothing does
+    # "quality": the floor costs something; "caps": they alone do, least shares aside (those are
+    # explored on purpose); "none": nothing does.
+    active: str
     # What the last point of the floor cost, >= 0: grams per request that a floor lower by one point
     # (0.01 q0) would save. 0 where the floor does not bind.
     price_g_per_point: float
@@ -113,7 +115,9 @@ class PaperModel:
             active = "quality"
         else:
             price = 0.0
-            active = "caps" if not free and dot(c, shares) > min(c) + TOLERANCE else "none"
+            # Off the cheapest level by more than the exploration shares, which are no limit.
+            held = not free and dot(c, shares) > min(c) + TOLERANCE
+            active = "caps" if held and self._held(c, q, caps, previous) else "none"
         return Solution(
             shares,
             active,
@@ -122,6 +126,13 @@ class PaperModel:
             binding_caps=() if free else caps.binding(shares, previous),
             mismatch=mismatch,
         )
+
+    def _held(
+        self, c: list[float], q: list[float], caps: Caps, previous: Sequence[float] | None
+    ) -> bool:
+        """Whether the largest shares or the step keep a mix from the cheapest level."""
+        limits = replace(caps, least=None).bounds(self.levels, previous)
+        return dot(c, closed_form(c, q, 0.0, *limits)[0]) > min(c) + TOLERANCE
 
     def _highs(
         self,

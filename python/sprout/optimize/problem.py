@@ -32,7 +32,7 @@ class Problem:
     class_minimum: Array | None = None  # (C,) every hour, against the class's own L0
     carry_request_points: float = 0.0  # > 0: the past was better than its target
     against: Literal["own", "pooled"] = "own"  # which L0 a class's preference is relative to
-    caps: Caps = NO_CAPS  # for every class; the step limits hour 0
+    caps: Caps | tuple[Caps, ...] = NO_CAPS  # (C,) or for every class; the step limits hour 0
     previous: Array | None = None  # (C, L) the mixes in force, for the step; None: no limit
     certainty: Certainty | None = None
 
@@ -73,12 +73,14 @@ class Problem:
     def bounds(self) -> tuple[Array, Array]:
         """Lower and upper (T, C, L) bounds on the shares. InfeasibleError if they leave no mix."""
         _, classes, levels = self.shape
-        low, high = self.caps.bounds(levels)
+        caps = (self.caps,) * classes if isinstance(self.caps, Caps) else self.caps
+        if len(caps) != classes:
+            raise ValueError(f"{len(caps)} caps for {classes} classes")
         lower, upper = np.empty(self.shape), np.empty(self.shape)
-        lower[:], upper[:] = low, high
-        if self.previous is not None and self.caps.step is not None:
-            for k in range(classes):
-                lower[0, k], upper[0, k] = self.caps.bounds(levels, self.previous[k].tolist())
+        for k, own in enumerate(caps):
+            lower[:, k], upper[:, k] = own.bounds(levels)
+            if self.previous is not None and own.step is not None:
+                lower[0, k], upper[0, k] = own.bounds(levels, self.previous[k].tolist())
         return lower, upper
 
     @cached_property

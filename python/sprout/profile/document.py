@@ -2,8 +2,9 @@
 """`profile.json`: what `sprout profile` measured on one engine; the control plane reads it."""
 
 import json
+import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from sprout.profile.energy import AttributedEnergy, MarginalEnergy, marginal
 from sprout.profile.power import PowerFit, Window
 from sprout.profile.service import Demand, ServiceModel
 
+LOG = logging.getLogger(__name__)
+
 SCHEMA = 1
+OUTCOMES = "settled outcomes"  # what the control plane compares with
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,7 @@ class Profile:
     service: ServiceModel | None
     attributed: tuple[AttributedEnergy, ...]  # by level and band of load
     reference: Reference | None  # for the change-point test; None: too few answers
+    reference_basis: str = ""  # OUTCOMES; of older files "": receipts and the client's own times
 
     def marginal(self, traffic: Sequence[Demand]) -> tuple[MarginalEnergy, ...] | None:
         """By level at the load that the traffic of one node makes; None: no fit, or overloaded."""
@@ -74,7 +79,11 @@ def dump(profile: Profile) -> str:
 
 
 def load(path: Path, *, pack_hash: int) -> Profile:
-    """What `dump` wrote. ConfigError where it can't be read, or speaks of another pack."""
+    """What `dump` wrote. ConfigError where it can't be read, or speaks of another pack.
+
+    A reference of another basis than outcomes is left out: compared with them it would raise false
+    alarms.
+    """
     try:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
@@ -95,4 +104,11 @@ def load(path: Path, *, pack_hash: int) -> Profile:
             f"control.profile_file: {path} was made with other directives (pack "
             f"{found.made.pack!r}): profile again with the pack in force"
         )
+    if found.reference is not None and found.reference_basis != OUTCOMES:
+        LOG.warning(
+            "%s: its reference for the change-point test is not of outcomes: the control plane "
+            "learns its own; profile again to have one from the file",
+            path,
+        )
+        return replace(found, reference=None)
     return found

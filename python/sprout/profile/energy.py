@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Two energies of a request that must never be mixed, and what they are worked out from.
+With each goes the device time that is meant in the same way.
 
 *Attributed*: a request's share of what the node used while anything was active. Receipts say it; it
 sums to the meter. *Marginal*: what one more such request per second adds to the node's power at the
@@ -41,6 +42,9 @@ class MarginalEnergy:
 
     level: str
     joules: float
+    # By which the time grows in which the device has anything to do: what embodied carbon is
+    # charged for. Alone on the device it is the request's own time; among many it goes to nought.
+    device_seconds: float
     in_flight: float  # the load it holds at
     estimated: bool
 
@@ -94,7 +98,8 @@ def marginal(
     """Of each level of the traffic (a level without traffic has per_s = 0); None: see `state`.
 
     The derivative of `node_watts` by the level's rate: its tokens at their price, and the time in
-    which the node would have had nothing to do, which shrinks as exp(-in flight).
+    which the node would have had nothing to do, which shrinks as exp(-in flight). That time, the
+    derivative of `busy`, is the device time too.
     """
     now = state(service, traffic)
     if now is None:
@@ -102,12 +107,13 @@ def marginal(
     energies = []
     for demand in traffic:
         more_in_flight = service.added_in_flight(demand, traffic, now.in_flight)
+        busy_s = math.exp(-now.in_flight) * more_in_flight
         joules = (
             power.prefill_j_per_token * demand.input_tokens
             + power.decode_j_per_token * demand.output_tokens
-            + power.busy_watts * math.exp(-now.in_flight) * more_in_flight
+            + power.busy_watts * busy_s
         )
-        energies.append(MarginalEnergy(demand.level, joules, now.in_flight, estimated))
+        energies.append(MarginalEnergy(demand.level, joules, busy_s, now.in_flight, estimated))
     return tuple(energies)
 
 

@@ -4,8 +4,8 @@
 Which outcomes count for e and p: delivered ones whose level was chosen by the policy's draws, the
 control group and the canary's rest included, and those of a paused policy. Pinned ones are left
 out, because whoever pins a level picks the prompts as well; so are `off` ones (the client picks),
-probes (Sprout's own prompt) and fallbacks (no policy, hence no pack to say what the level meant).
-Cancelled, failed and lost ones have no whole answer.
+probes and evaluations (Sprout's own prompts) and fallbacks (no policy, hence no pack to say what the
+level meant). Cancelled, failed and lost ones have no whole answer.
 
 A level with fewer than `min_outcomes` of them stays on its declared prior. Priors say how levels
 relate, hardly how large they are, so as soon as some levels are measured the other priors are
@@ -22,7 +22,7 @@ from sprout.profile.energy import MarginalEnergy
 PRIOR = "prior"
 RESCALED = "prior, scaled to the measured levels"
 MEASURED = "measured"
-MARGINAL = "marginal, at the present load"  # e alone; from a profile that `sprout profile` made
+MARGINAL = "marginal, at the present load"  # e and p; from a profile that `sprout profile` made
 PREFERENCE_PRIOR = "prior, not this model"
 
 
@@ -61,6 +61,7 @@ class LevelProfile:
     effective_outcomes: float | None = None  # None: nothing was measured
     energy_se_joules: float | None = None  # of a measured e
     age_s: float | None = None  # since the newest outcome: a level without traffic grows old
+    preference_se: float | None = None  # standard error of an evaluated q
 
 
 def build(
@@ -110,11 +111,12 @@ def build(
 def decide_on(
     rows: Sequence[LevelProfile], energies: Sequence[MarginalEnergy]
 ) -> tuple[LevelProfile, ...]:
-    """The profile to decide on: e becomes marginal, p and q stay. Receipts keep the attributed."""
+    """The profile to decide on: e and p become marginal, q stays. Receipts keep the attributed."""
     return tuple(
         replace(
             row,
             energy_joules=e.joules,
+            device_seconds=e.device_seconds,
             energy_basis=MARGINAL,
             energy_estimated=e.estimated,
             energy_se_joules=None,

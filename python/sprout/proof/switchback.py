@@ -98,6 +98,7 @@ class Cell:
     joules: float  # metered, idle included
     requests: int  # opened
     g_per_kwh: float  # mean intensity of the block; nan: not known
+    series: str = ""  # of the intensity: grams of two are never added
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,8 @@ class System:
     l0_g: float
     carbon_saved: Interval  # fraction of L0's grams per request
     carbon_saved_g: Interval  # in the measured policy blocks together
+    series: str  # of the intensity that all of this is priced at
+    pairs_of_others: int  # left out: whole, but priced in another series, or in two
 
 
 def estimate(
@@ -125,12 +128,20 @@ def estimate(
     """Compare the arms over the pairs that are whole: same nodes, both blocks, intensity known.
 
     Both blocks of a pair are priced at the pair's mean intensity: that the grid was cleaner in one
-    of them is chance, not a saving. Embodied carbon is the same in both arms and not counted. seed:
-    of the resampling.
+    of them is chance, not a saving. Pairs of the series that has most of them are compared; where
+    the intensity came from elsewhere in between, those pairs are left out and counted. Embodied
+    carbon is the same in both arms and not counted. seed: of the resampling.
     """
-    rows, nodes = _pairs(cells)
+    by_series = _pairs(cells)
+    series = max(by_series, key=lambda own: (len(by_series[own]), own), default="")
+    pairs = by_series.get(series, [])
+    rows, nodes = [row for row, _ in pairs], {name for _, names in pairs for name in names}
+    others = sum(len(own) for own in by_series.values()) - len(pairs)
     if len(rows) < MIN_PAIRS:
-        return Absent(f"{len(rows)} whole pairs of blocks; an interval needs {MIN_PAIRS}")
+        of_others = f" (and {others} of another intensity's series)" if others else ""
+        return Absent(
+            f"{len(rows)} whole pairs of blocks{of_others}; an interval needs {MIN_PAIRS}"
+        )
     table = np.array(rows)  # (pairs, 5): policy J, requests, L0 J, requests, g/kWh
     energy, weights = table[:, :4], table[:, 4:]
     joules_1, requests_1, joules_0, requests_0 = energy.sum(axis=0)
@@ -155,16 +166,20 @@ def estimate(
         l0_g=float(grams_0 / requests_0),
         carbon_saved=saved_of_log_ratio(interval(carbon, log_ratio)),
         carbon_saved_g=interval(carbon, difference).times(float(requests_1)),
+        series=series,
+        pairs_of_others=others,
     )
 
 
-def _pairs(cells: Iterable[Cell]) -> tuple[list[tuple[float, ...]], set[str]]:
-    """Sums over the nodes that were measured in both blocks of a pair, and these nodes."""
+def _pairs(
+    cells: Iterable[Cell],
+) -> dict[str, list[tuple[tuple[float, ...], frozenset[str]]]]:
+    """By series, "" among them: of each pair the sums over the nodes that were measured in both of
+    its blocks, and these nodes. A pair with two series stands under both names."""
     by_pair: dict[tuple[int, int], dict[str, dict[str, Cell]]] = {}
     for cell in cells:
         by_pair.setdefault((cell.seed, cell.pair), {}).setdefault(cell.node, {})[cell.arm] = cell
-    rows: list[tuple[float, ...]] = []
-    names: set[str] = set()
+    found: dict[str, list[tuple[tuple[float, ...], frozenset[str]]]] = {}
     for _, nodes in sorted(by_pair.items()):
         whole = {
             name: arms
@@ -174,16 +189,15 @@ def _pairs(cells: Iterable[Cell]) -> tuple[list[tuple[float, ...]], set[str]]:
         }
         if not whole:
             continue
-        names |= whole.keys()
         policy = [arms[POLICY] for arms in whole.values()]
         held = [arms[L0] for arms in whole.values()]
-        rows.append(
-            (
-                math.fsum(c.joules for c in policy),
-                sum(c.requests for c in policy),
-                math.fsum(c.joules for c in held),
-                sum(c.requests for c in held),
-                math.fsum(c.g_per_kwh for c in policy + held) / (2 * len(whole)),
-            )
+        row = (
+            math.fsum(c.joules for c in policy),
+            sum(c.requests for c in policy),
+            math.fsum(c.joules for c in held),
+            sum(c.requests for c in held),
+            math.fsum(c.g_per_kwh for c in policy + held) / (2 * len(whole)),
         )
-    return rows, names
+        series = " and ".join(sorted({c.series for c in policy + held}))
+        found.setdefault(series, []).append((row, frozenset(whole)))
+    return found

@@ -3,8 +3,11 @@
 
 `sprout_level` pins a level by name, `sprout_off` true asks for L0, `sprout_task` names a task class
 for the statistics. `sprout_probe` marks the stack's own readiness probe, by a token that only it
-knows. A hint that the operator switched off is ignored and counted, as is one that doesn't exist;
-parameters of other names are none of our business.
+knows. So does `sprout_evaluate` an evaluation's request: with its token hints are heard that no
+client may give, because the answer is no client's. `sprout_sample` false keeps the prompt from
+being sampled for evaluations, and no operator can switch that off; true does nothing. Any other
+hint that the operator switched off is ignored and counted, as is one that doesn't exist; parameters
+of other names are none of our business.
 """
 
 import hmac
@@ -16,6 +19,8 @@ from typing import Any
 from sprout.directives import Pack
 from sprout.errors import ConfigError, RequestError
 
+EVALUATION = frozenset({"sprout_level", "sprout_task"})  # heard with the token
+
 TASK_LENGTH = 23  # characters, what the ledger holds
 
 
@@ -25,13 +30,21 @@ class Hints:
     off: bool = False
     task: bytes = b""
     probe: bool = False
+    evaluation: bool = False
+    sample: bool = True  # may its prompt be kept for evaluations?
     ignored: int = 0  # how many hints were given in vain
 
 
 NONE = Hints()
 
 
-def read(parameters: str, pack: Pack, allowed: Set[str], probe_token: str | None) -> Hints:
+def read(
+    parameters: str,
+    pack: Pack,
+    allowed: Set[str],
+    probe_token: str | None,
+    evaluate_token: str | None = None,
+) -> Hints:
     """Hints in a request's parameters, a JSON object as text.
 
     RequestError if a hint that is allowed has the wrong type or an unknown value.
@@ -40,20 +53,28 @@ def read(parameters: str, pack: Pack, allowed: Set[str], probe_token: str | None
         return NONE
     values: dict[str, Any] = json.loads(parameters)
     given = {name: value for name, value in values.items() if name.startswith("sprout_")}
-    token = given.pop("sprout_probe", None)
-    probe = (
-        probe_token is not None
-        and isinstance(token, str)
-        and hmac.compare_digest(token.encode(), probe_token.encode())
-    )
+    tokens = [given.pop("sprout_probe", None), given.pop("sprout_evaluate", None)]
+    probe, evaluation = map(_known, tokens, (probe_token, evaluate_token))
+    if evaluation:
+        allowed = allowed | EVALUATION
+    # Always heard, and whatever is not true refuses: better than a refusal that is misread.
+    sample = given.pop("sprout_sample", True) is True
     heard = {name: value for name, value in given.items() if name in allowed}
     return Hints(
         level=_level(heard["sprout_level"], pack) if "sprout_level" in heard else None,
         off=_off(heard["sprout_off"]) if "sprout_off" in heard else False,
         task=_task(heard["sprout_task"]) if "sprout_task" in heard else b"",
         probe=probe,
-        ignored=len(given) - len(heard) + (token is not None and not probe),
+        evaluation=evaluation,
+        sample=sample,
+        ignored=len(given) - len(heard) + sum(t is not None for t in tokens) - probe - evaluation,
     )
+
+
+def _known(token: Any, right: str | None) -> bool:
+    if right is None or not isinstance(token, str):
+        return False
+    return hmac.compare_digest(token.encode(), right.encode())
 
 
 def _level(value: Any, pack: Pack) -> int:

@@ -19,6 +19,7 @@ from sprout.request import hints, tensors, tokenizer, words
 from sprout.request.counters import open_segment
 from sprout.request.hints import Hints
 from sprout.request.prompts import Prompter
+from sprout.request.sampling import Sampling
 from sprout.request.settings import PreprocessSettings
 from sprout.request.tensors import Array, Tensors, one
 from sprout.request.tokenizer import Piece, Tokenizer
@@ -37,6 +38,7 @@ _FALLBACKS = {
 # As plain numbers: arithmetic on enumerations costs a microsecond.
 _PINNED, _OFF, _FALLBACK = int(Flag.PINNED), int(Flag.OFF), int(Flag.FALLBACK)
 _PAUSED, _PROBE = int(Flag.PAUSED), int(Flag.PROBE)
+_EVALUATION = int(Flag.EVALUATION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Preprocessor:
         *,
         board: BoardReader | None = None,
         segment: Segment | None = None,
+        sampling: Sampling | None = None,
     ) -> None:
         self._settings = settings
         self._tokenizer = tokenizer
@@ -85,6 +88,7 @@ class Preprocessor:
         )
         self._board = board
         self._segment = segment
+        self._sampling = sampling
         self._sequence = 0
         # Postprocessing keeps a stream's state under its ticket. Where there is no flight, one that
         # belongs to no segment (tag 0) does; random, because other stubs hand out theirs.
@@ -108,7 +112,10 @@ class Preprocessor:
             segment.uid,
             settings.stub_index,
         )
-        return cls(settings, loaded, board=board, segment=segment)
+        sampling = None
+        if settings.sample_share > 0:
+            sampling = Sampling.open(settings, board, segment.uid)
+        return cls(settings, loaded, board=board, segment=segment, sampling=sampling)
 
     def prepare(self, batch: Sequence[Prompt]) -> list[Prepared | SproutError]:
         """One result per request, in order. Nothing is left behind for those that fail."""
@@ -169,6 +176,8 @@ class Preprocessor:
         """Leaves the segment to the agent, which settles what is still in flight."""
         if self._segment:
             self._segment.close()
+        if self._sampling:
+            self._sampling.close()
 
     def _read(
         self, prompt: Prompt, choice: Choice | None, sequence: int, opened_ns: int
@@ -183,13 +192,22 @@ class Preprocessor:
         max_tokens = int(one(given, "REQUEST_OUTPUT_LEN"))
         if max_tokens <= 0:
             raise RequestError(f"max_tokens must be at least 1, not {max_tokens}")
-        hinted = hints.read(prompt.parameters, self._pack, settings.hints, settings.probe_token)
+        hinted = hints.read(
+            prompt.parameters,
+            self._pack,
+            settings.hints,
+            settings.probe_token,
+            settings.evaluate_token,
+        )
         outputs = self._outputs(given, max_tokens)
         level, flags = self._level(hinted, choice)
         pieces = self._prompter.pieces(text, level)
         prepared = Prepared(
             outputs, level, flags, choice, sequence, hinted.task, max_tokens, opened_ns
         )
+        if self._sampling is not None:
+            tenant = b""  # requests have none so far; of all that is sampled, this is the place
+            self._sampling.look(bytes(query), prepared, allowed=hinted.sample, tenant=tenant)
         return prepared, pieces
 
     def _outputs(self, given: Tensors, max_tokens: int) -> dict[str, Array]:
@@ -218,11 +236,14 @@ class Preprocessor:
         return {name: array for name, array in outputs.items() if array is not None}
 
     def _level(self, hinted: Hints, choice: Choice | None) -> tuple[int, int]:
-        """(level, flags). The kill switch stands above a pin."""
+        """(level, flags). The kill switch stands above a pin, but for an evaluation's: its answers
+        reach no client, and after a pause one wants to know."""
         if hinted.ignored and self._segment:
             self._segment.count(Counter.HINTS_IGNORED, hinted.ignored)
         if hinted.probe:
             return 0, _PROBE
+        if hinted.evaluation:
+            return hinted.level or 0, _EVALUATION
         if hinted.off:
             return 0, _OFF
         paused = choice is not None and choice.flags & _PAUSED

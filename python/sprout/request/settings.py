@@ -5,6 +5,7 @@ A value that is empty or still a `${placeholder}` is unset and gets the default 
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +48,17 @@ class Parameters:
         except ValueError:
             raise ConfigError(f"{key}: {value!r} is no whole number") from None
 
+    def share(self, key: str) -> float:
+        """0 … 1, 0 where unset."""
+        value = self._values.get(key, "0")
+        try:
+            share = float(value)
+        except ValueError:
+            share = math.nan
+        if not 0 <= share <= 1:
+            raise ConfigError(f"{key}: {value!r} is no number from 0 to 1")
+        return share
+
     def boolean(self, key: str, default: bool) -> bool:
         value = self._values.get(key)
         try:
@@ -83,10 +95,15 @@ class PreprocessSettings:
     max_prompt_bytes: int = 1 << 20
     flights: int = 4096
     probe_token: str | None = None
+    evaluate_token: str | None = None
     add_special_tokens: bool = True  # stock parameter: the tokenizer's own BOS
     # The tokenizer's end and padding ids where the client gives none, as stock. An engine that
     # knows its model's own needs none, and each tensor costs.
     send_end_id: bool = True
+    sample_share: float = 0.0  # of requests, whose prompts are kept for evaluations
+    sample_prompt_bytes: int = 8192  # longer ones are not
+    sample_ring_prompts: int = 256
+    sample_refuse_tenants: frozenset[bytes] = frozenset()
 
     @classmethod
     def read(cls, parameters: Parameters, instance: str) -> "PreprocessSettings":
@@ -105,9 +122,22 @@ class PreprocessSettings:
             accept_rendered=parameters.boolean("sprout_accept_rendered", True),
             max_prompt_bytes=parameters.integer("sprout_max_prompt_bytes", cls.max_prompt_bytes),
             flights=parameters.integer("sprout_flights", cls.flights),
-            probe_token=_probe_token(parameters.path("sprout_probe_token_file")),
+            probe_token=_token(parameters, "sprout_probe_token_file"),
+            evaluate_token=_token(parameters, "sprout_evaluate_token_file"),
             add_special_tokens=parameters.boolean("add_special_tokens", True),
             send_end_id=parameters.boolean("sprout_send_end_id", True),
+            sample_share=parameters.share("sprout_sample_share"),
+            sample_prompt_bytes=parameters.integer(
+                "sprout_sample_prompt_bytes", cls.sample_prompt_bytes
+            ),
+            sample_ring_prompts=parameters.integer(
+                "sprout_sample_ring_prompts", cls.sample_ring_prompts
+            ),
+            sample_refuse_tenants=frozenset(
+                name.strip().encode()
+                for name in (parameters.text("sprout_sample_refuse_tenants") or "").split(",")
+                if name.strip()
+            ),
         )
 
 
@@ -169,10 +199,11 @@ def stub_index(instance: str) -> int:
     return int(number) if number.isdigit() else 0
 
 
-def _probe_token(file: Path | None) -> str | None:
+def _token(parameters: Parameters, key: str) -> str | None:
+    file = parameters.path(key)
     if file is None:
         return None
     try:
         return file.read_text().strip() or None
     except OSError as error:
-        raise ConfigError(f"sprout_probe_token_file: can't read {file}: {error.strerror}") from None
+        raise ConfigError(f"{key}: can't read {file}: {error.strerror}") from None

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprout.profile.change import Costs, Reference, learn
-from sprout.profile.document import SCHEMA, LevelTokens, Made, Profile
+from sprout.profile.document import OUTCOMES, SCHEMA, LevelTokens, Made, Profile
 from sprout.profile.energy import AttributedEnergy, by_band
 from sprout.profile.power import PowerFit, fit
 from sprout.profile.service import ServiceModel, fit_service
@@ -47,6 +47,7 @@ class _Answers:
     output_tokens: Floats
     in_flight: Floats  # beside it, itself included
     receipt_joules: Floats
+    settled_joules: Floats  # nan: not known
 
 
 def row(measurement: Measurement) -> Row:
@@ -94,12 +95,20 @@ def analyse(
     except ValueError as error:
         notes.append(f"no model of the time per request: {error}")
     try:
+        # Of what outcomes say, for outcomes are what it is compared with: settled joules, and
+        # company by the engine's times. Receipts and a client's spans would look like a change.
         reference = learn(
-            Costs(answers.level, answers.receipt_joules, answers.output_tokens, answers.in_flight)
+            Costs(answers.level, answers.settled_joules, answers.output_tokens, answers.in_flight)
         )
     except ValueError as error:
+        why = str(error)
+        if not np.isfinite(answers.settled_joules).any():
+            why = (
+                "no answer's settled energy is known: that needs the agent on this machine, and an "
+                "engine that tells its times"
+            )
         notes.append(
-            f"no reference for the change-point test ({error}): the control plane learns its own"
+            f"no reference for the change-point test ({why}): the control plane learns its own"
         )
     profile = Profile(
         schema_version=SCHEMA,
@@ -110,6 +119,7 @@ def analyse(
         service=service,
         attributed=tuple(_bands(answers, levels, estimated=made.energy_estimated)),
         reference=reference,
+        reference_basis=OUTCOMES if reference else "",
     )
     return profile, notes
 
@@ -117,20 +127,19 @@ def analyse(
 def _answers(measurements: Sequence[Measurement]) -> _Answers:
     columns: list[tuple[float, ...]] = []
     for m in measurements:
-        start = np.array([s.start_s for s in m.shots], np.float64)
-        end = np.array([s.end_s for s in m.shots], np.float64)
-        counts = {id(s) for s in m.measured}
+        start, end = np.array([s.work_s for s in m.shots], np.float64).reshape(-1, 2).T
+        counts = {id(s): joules for s, joules in zip(m.measured, m.settled_joules, strict=True)}
         # With those of warm-up and drain: they were company too.
         for s, n in zip(m.shots, concurrency(start, end), strict=True):
             if id(s) in counts:
-                r = s.reply
+                r, (begin, over) = s.reply, s.work_s
                 columns.append(
                     (
-                        *(r.level, s.end_s - s.start_s, r.input_tokens, r.output_tokens),
-                        *(n, r.energy_joules),
+                        *(r.level, over - begin, r.input_tokens, r.output_tokens),
+                        *(n, r.energy_joules, counts[id(s)]),
                     )
                 )
-    level, *rest = np.array(columns, np.float64).reshape(-1, 6).T
+    level, *rest = np.array(columns, np.float64).reshape(-1, 7).T
     return _Answers(level.astype(np.int64), *rest)
 
 

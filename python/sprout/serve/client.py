@@ -70,16 +70,23 @@ class Client:
         task: str | None = None,
         request_id: str = "",
         options: Mapping[str, Any] | None = None,
+        marks: Mapping[str, str | bool] | None = None,
         timeout_s: float = 120.0,
         on_text: Callable[[str], None] = lambda _: None,
     ) -> Answer:
         """One prompt. `level` pins a level by name, `off` asks for L0.
 
         options: further ensemble inputs by name (`temperature`, `seed`, …).
+        marks: further request parameters by name.
         Raises EngineUnavailable where Triton can't be reached or goes away under the request,
         EngineError where it answers with an error, or not within `timeout_s`.
         """
-        hints = {"sprout_level": level, "sprout_off": off or None, "sprout_task": task}
+        hints: dict[str, Any] = {
+            "sprout_level": level,
+            "sprout_off": off or None,
+            "sprout_task": task,
+            **(marks or {}),
+        }
         parameters = {key: value for key, value in hints.items() if value is not None}
         tensors: dict[str, Any] = {
             "text_input": text,

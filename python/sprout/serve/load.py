@@ -15,6 +15,7 @@ from typing import Protocol
 
 from sprout.errors import ConfigError, EngineError, SproutError
 from sprout.serve.client import Client
+from sprout.units import NS_PER_S
 
 MOST_IN_FLIGHT = 256  # of an open loop; a request beyond is counted, not sent
 
@@ -28,6 +29,9 @@ class Reply:
     output_tokens: int
     first_s: float  # from sending to the first text
     energy_joules: float  # of the receipt; nan: none
+    # When the engine worked on it, CLOCK_MONOTONIC of its machine; 0: not told.
+    scheduled_ns: int = 0
+    last_token_ns: int = 0
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,20 @@ class Shot:
     first_s: float
     end_s: float
     reply: Reply
+
+    @property
+    def at_work_ns(self) -> tuple[int, int] | None:
+        """From the first schedule to the last token, as the agent settles by; None: not known, or
+        by another machine's clock."""
+        begin, end = self.reply.scheduled_ns, self.reply.last_token_ns
+        here = self.start_s <= begin / NS_PER_S <= end / NS_PER_S <= self.end_s
+        return (begin, end) if here else None
+
+    @property
+    def work_s(self) -> tuple[float, float]:
+        """The same in seconds; where it is not known, from sending to the end."""
+        at = self.at_work_ns
+        return (self.start_s, self.end_s) if at is None else (at[0] / NS_PER_S, at[1] / NS_PER_S)
 
 
 class Target(Protocol):
@@ -75,6 +93,8 @@ class TritonTarget:
             answer.output_tokens,
             answer.first_chunk_s,
             answer.receipt.energy_joules,
+            answer.extra.get("first_scheduled_time_ns", 0),
+            answer.extra.get("last_token_time_ns", 0),
         )
 
     def close(self) -> None:

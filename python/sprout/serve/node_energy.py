@@ -5,6 +5,7 @@ Readings come from the energy clock where the agent runs on this machine (ten a 
 the control plane's status (one a second or so, by the agents' own clocks).
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -41,6 +42,18 @@ def from_clock(path: Path) -> Callable[[], Reading | None]:
         )
 
     return read
+
+
+def settled_by(path: Path) -> Callable[[int, int], float]:
+    """What a flight with these times (CLOCK_MONOTONIC, ns) has cost by the energy clock of this
+    machine's agent, once it has ticked behind them: the outcome's joules. nan: it can't tell."""
+    reader = ClockReader(path)
+
+    def settled(start_ns: int, end_ns: int) -> float:
+        joules, provisional = reader.energy(start_ns, end_ns)
+        return math.nan if provisional else joules
+
+    return settled
 
 
 def from_nodes(nodes: Callable[[], Sequence[pb.NodeStatus]]) -> Callable[[], Reading | None]:

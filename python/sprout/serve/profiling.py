@@ -5,6 +5,7 @@ Random order and cool-downs, because a warm device draws more; fixed windows, be
 of requests would measure the slow levels for longer.
 """
 
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -56,6 +57,7 @@ class Measurement:
     windows: tuple[Window, ...]
     shots: tuple[Shot, ...]  # all, those of the warm-up and the drain included; by start
     measured: tuple[Shot, ...]  # that ended within the windows
+    settled_joules: tuple[float, ...]  # of each measured one, as its outcome has; nan: not known
     shed: int  # requests that an open loop could not send: the setting was not reached
 
 
@@ -71,7 +73,11 @@ def conditions(
 
 
 class Runner:
-    """Measures conditions. `progress` is told how many seconds of the run have passed."""
+    """Measures conditions. `progress` is told how many seconds of the run have passed.
+
+    settled: the joules of a request by the times that the engine worked on it, ns; None: nobody
+    here can tell.
+    """
 
     def __init__(
         self,
@@ -82,11 +88,12 @@ class Runner:
         timing: Timing,
         *,
         seed: int,
+        settled: Callable[[int, int], float] | None = None,
         progress: Callable[[float, str], None] = lambda seconds, what: None,
     ) -> None:
         self._target, self._energy, self._prompts = target, energy, prompts
         self._levels, self._timing, self._seed = list(levels), timing, seed
-        self._progress = progress
+        self._settled, self._progress = settled, progress
         self._block = 0
 
     def capacity(self, in_flight: int) -> float:
@@ -119,7 +126,13 @@ class Runner:
         )
         self._wait(time.monotonic() + timing.cool_s, None, condition)
         measured = tuple(s for s in shots if first <= s.end_s <= edges[-1])
-        return Measurement(condition, windows, shots, measured, load.shed)
+        # The windows have waited for a tick of the meter, and so for all that ended in them.
+        settled = tuple(map(self._joules_of, measured))
+        return Measurement(condition, windows, shots, measured, settled, load.shed)
+
+    def _joules_of(self, shot: Shot) -> float:
+        at = shot.at_work_ns
+        return math.nan if self._settled is None or at is None else self._settled(*at)
 
     @staticmethod
     def _applied(load: Load, condition: Condition) -> AbstractContextManager[None]:
@@ -138,9 +151,8 @@ class Runner:
     def _window(
         self, condition: Condition, shots: Sequence[Shot], since: float, until: float
     ) -> Window:
-        start = np.array([s.start_s for s in shots], np.float64)
-        first = np.array([s.first_s for s in shots], np.float64)
-        end = np.array([s.end_s for s in shots], np.float64)
+        start, end = np.array([s.work_s for s in shots], np.float64).reshape(-1, 2).T
+        first = np.clip(np.array([s.first_s for s in shots], np.float64), start, end)
         inputs = np.array([s.reply.input_tokens for s in shots], np.float64)
         outputs = np.array([s.reply.output_tokens for s in shots], np.float64)
         return Window(

@@ -40,10 +40,15 @@ def repository_source() -> Path:
 
 
 def placeholder_values(
-    cfg: Config, *, engine_url: str, tokenizer_dir: Path, probe_token_file: Path | None
+    cfg: Config,
+    *,
+    engine_url: str,
+    tokenizer_dir: Path,
+    probe_token_file: Path | None,
+    evaluate_token_file: Path | None = None,
 ) -> dict[str, str]:
     """What a stack's configuration says, by placeholder."""
-    request, engine = cfg.request, cfg.engine
+    request, engine, sampling = cfg.request, cfg.engine, cfg.evaluate.sampling
     values = {
         "triton_backend": "python",
         "triton_max_batch_size": cfg.triton.max_batch_size,
@@ -67,6 +72,11 @@ def placeholder_values(
         "sprout_flights": request.flights,
         "sprout_send_end_id": False,  # both engines know their model's own
         "sprout_probe_token_file": probe_token_file or "",
+        "sprout_evaluate_token_file": evaluate_token_file or "",
+        "sprout_sample_share": sampling.share,
+        "sprout_sample_prompt_bytes": sampling.prompt_bytes,
+        "sprout_sample_ring_prompts": sampling.ring_prompts,
+        "sprout_sample_refuse_tenants": ",".join(sampling.refuse_tenants),
         "sprout_engine": engine.kind,
         "sprout_engine_url": engine_url,
         "sprout_engine_slots": engine.slots,

@@ -62,6 +62,16 @@ class AgentService(_Sprout):
         return probes.clock_ticking(self._paths.shm / "energy.clock", CLOCK_STILL_S)
 
 
+class EvaluatorService(_Sprout):
+    """Asks the control plane whether an evaluation is due. No request waits for it."""
+
+    name = "evaluator"
+    stop_grace_s = 0.8  # an answer in flight is let go of; what was judged is on disk
+
+    def command(self) -> Sequence[str]:
+        return [sys.executable, "-m", "sprout.cli", "evaluate", "watch"]
+
+
 class EngineService(_Sprout):
     """The embedded engine: llama.cpp's server in a process of its own."""
 

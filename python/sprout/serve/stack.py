@@ -18,7 +18,12 @@ from sprout.errors import ConfigError, StackError
 from sprout.serve import ports, weights
 from sprout.serve.gguf import tokenizer_dir
 from sprout.serve.process import start_time, wait_gone
-from sprout.serve.services import AgentService, ControlService, EngineService
+from sprout.serve.services import (
+    AgentService,
+    ControlService,
+    EngineService,
+    EvaluatorService,
+)
 from sprout.serve.state import (
     StackLock,
     StackPaths,
@@ -34,7 +39,7 @@ from sprout.serve.triton import TritonService, remove_leftovers
 log = logging.getLogger(__name__)
 
 DOWN_TIMEOUT_S = 10.0
-PROCESSES = ("control", "agent", "engine", "triton")  # in the order of their start
+PROCESSES = ("control", "agent", "engine", "triton", "evaluator")  # in the order of their start
 
 
 class Stack:
@@ -102,6 +107,7 @@ class Stack:
             "agent": lambda: AgentService(cfg, paths),
             "engine": lambda: self._engine(model),
             "triton": lambda: self._triton(model),
+            "evaluator": self._evaluator,
         }
         made = [makers[name]() for name in PROCESSES if name in self._processes]
         return [service for service in made if service is not None]
@@ -138,6 +144,11 @@ class Stack:
             tokenizer_dir=tokenizer,
             engine_ready=self._engine_ready,
         )
+
+    def _evaluator(self) -> Service | None:
+        if self.cfg.evaluate.schedule.rule == "off":
+            return None
+        return EvaluatorService(self.cfg, self.paths)
 
     def _engine_ready(self) -> bool:
         units = self._supervisor.units if self._supervisor else []
@@ -197,6 +208,7 @@ class Stack:
 
     def _clear(self) -> None:
         self.paths.probe_token.unlink(missing_ok=True)
+        self.paths.evaluate_token.unlink(missing_ok=True)
         remove_leftovers(self.paths.region_prefix)
         if self._whole:  # else the agent's, which is not ours to stop
             self.paths.stack_json.unlink(missing_ok=True)

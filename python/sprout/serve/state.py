@@ -41,6 +41,10 @@ class StackPaths:
         return self.state / "probe.token"
 
     @property
+    def evaluate_token(self) -> Path:
+        return self.state / "evaluate.token"
+
+    @property
     def triton(self) -> Path:
         return self.state / "triton"
 
@@ -59,6 +63,12 @@ class StackPaths:
         """Raises StackError where a folder can't be made, or is somebody else's."""
         for folder in (self.state, self.shm, *(self.state / n for n in ("logs", "pids", "triton"))):
             private_folder(folder)
+
+
+def evaluate_token_file(cfg: Config) -> Path:
+    """Whoever can read it may ask as an evaluation: the operator's file, else the stack's own."""
+    given = cfg.evaluate.schedule.token_file
+    return StackPaths.of(cfg).evaluate_token if given is None else given.expanduser()
 
 
 class StackLock:

@@ -20,7 +20,7 @@ from sprout.serve import bundle, probes
 from sprout.serve.process import Process, log_tail, start_time
 from sprout.serve.render import BLS_THREAD_POOL, placeholder_values, render, repository_source
 from sprout.serve.services import child_environment
-from sprout.serve.state import StackPaths, write_private
+from sprout.serve.state import StackPaths, evaluate_token_file, write_private
 from sprout.serve.supervisor import Service
 
 log = logging.getLogger(__name__)
@@ -77,12 +77,15 @@ class TritonService(Service):
         self._prefix = f"{self._paths.region_prefix}{secrets.token_hex(4)}."
         self._token = secrets.token_hex(16)
         write_private(self._paths.probe_token, self._token)
+        if self._cfg.evaluate.schedule.token_file is None:
+            write_private(self._paths.evaluate_token, secrets.token_hex(16))
         bundle.install_backend(self._bundle, self._backends)
         values = placeholder_values(
             self._cfg,
             engine_url=self._engine_url,
             tokenizer_dir=self._tokenizer_dir,
             probe_token_file=self._paths.probe_token,
+            evaluate_token_file=evaluate_token_file(self._cfg),
         )
         render(repository_source(), self._repository, values)
 

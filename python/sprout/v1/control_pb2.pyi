@@ -161,7 +161,7 @@ class Intensity(_message.Message):
     def __init__(self, g_per_kwh: _Optional[float] = ..., zone: _Optional[str] = ..., source: _Optional[str] = ..., factor_type: _Optional[_Union[FactorType, str]] = ..., signal: _Optional[_Union[Signal, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated: _Optional[bool] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason", "preference_basis", "pin", "quality_price_g_per_point", "budget", "block", "would_be")
+    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason", "preference_basis", "pin", "quality_price_g_per_point", "budget", "confidence", "evaluation", "block", "would_be")
     K0_MIN_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     K0_MAX_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     RANGE_BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +180,8 @@ class Explanation(_message.Message):
     PIN_FIELD_NUMBER: _ClassVar[int]
     QUALITY_PRICE_G_PER_POINT_FIELD_NUMBER: _ClassVar[int]
     BUDGET_FIELD_NUMBER: _ClassVar[int]
+    CONFIDENCE_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     WOULD_BE_FIELD_NUMBER: _ClassVar[int]
     k0_min_g_per_kwh: float
@@ -200,9 +202,21 @@ class Explanation(_message.Message):
     pin: Pin
     quality_price_g_per_point: float
     budget: Budget
+    confidence: Confidence
+    evaluation: str
     block: str
     would_be: _containers.RepeatedCompositeFieldContainer[LevelShare]
-    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ..., preference_basis: _Optional[str] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., quality_price_g_per_point: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., block: _Optional[str] = ..., would_be: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ...) -> None: ...
+    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ..., preference_basis: _Optional[str] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., quality_price_g_per_point: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., confidence: _Optional[_Union[Confidence, _Mapping]] = ..., evaluation: _Optional[str] = ..., block: _Optional[str] = ..., would_be: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ...) -> None: ...
+
+class Confidence(_message.Message):
+    __slots__ = ("wanted", "z", "z_wanted")
+    WANTED_FIELD_NUMBER: _ClassVar[int]
+    Z_FIELD_NUMBER: _ClassVar[int]
+    Z_WANTED_FIELD_NUMBER: _ClassVar[int]
+    wanted: float
+    z: float
+    z_wanted: float
+    def __init__(self, wanted: _Optional[float] = ..., z: _Optional[float] = ..., z_wanted: _Optional[float] = ...) -> None: ...
 
 class Budget(_message.Message):
     __slots__ = ("target", "hours", "carry_request_points", "expected_preference", "short_request_points", "basis")
@@ -253,7 +267,7 @@ class LevelProfile(_message.Message):
     def __init__(self, level: _Optional[str] = ..., energy_joules: _Optional[float] = ..., device_seconds: _Optional[float] = ..., preference: _Optional[float] = ..., energy_basis: _Optional[str] = ..., preference_basis: _Optional[str] = ..., outcomes: _Optional[int] = ..., mean_output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., mean_input_tokens: _Optional[float] = ..., effective_outcomes: _Optional[float] = ..., energy_se_joules: _Optional[float] = ..., age_s: _Optional[float] = ..., preference_se: _Optional[float] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens", "tenant")
+    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens", "tenant", "evaluation")
     SEGMENT_UID_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +299,7 @@ class Outcome(_message.Message):
     INTENSITY_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    EVALUATION_FIELD_NUMBER: _ClassVar[int]
     segment_uid: int
     ticket: int
     level: int
@@ -316,7 +331,8 @@ class Outcome(_message.Message):
     intensity_g_per_kwh: float
     max_tokens: int
     tenant: str
-    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ..., tenant: _Optional[str] = ...) -> None: ...
+    evaluation: bool
+    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ..., tenant: _Optional[str] = ..., evaluation: _Optional[bool] = ...) -> None: ...
 
 class ReportOutcomesRequest(_message.Message):
     __slots__ = ("node", "batch", "outcomes", "node_status")
@@ -652,19 +668,23 @@ class Feedback(_message.Message):
     def __init__(self, kind: _Optional[_Union[FeedbackKind, str]] = ..., level: _Optional[int] = ..., policy_version: _Optional[int] = ..., arm: _Optional[str] = ..., count: _Optional[int] = ...) -> None: ...
 
 class ReportFeedbackRequest(_message.Message):
-    __slots__ = ("feedback",)
+    __slots__ = ("feedback", "report_id")
     FEEDBACK_FIELD_NUMBER: _ClassVar[int]
+    REPORT_ID_FIELD_NUMBER: _ClassVar[int]
     feedback: _containers.RepeatedCompositeFieldContainer[Feedback]
-    def __init__(self, feedback: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ...) -> None: ...
+    report_id: str
+    def __init__(self, feedback: _Optional[_Iterable[_Union[Feedback, _Mapping]]] = ..., report_id: _Optional[str] = ...) -> None: ...
 
 class ReportFeedbackResponse(_message.Message):
-    __slots__ = ("stored",)
+    __slots__ = ("stored", "duplicate")
     STORED_FIELD_NUMBER: _ClassVar[int]
+    DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     stored: int
-    def __init__(self, stored: _Optional[int] = ...) -> None: ...
+    duplicate: bool
+    def __init__(self, stored: _Optional[int] = ..., duplicate: _Optional[bool] = ...) -> None: ...
 
 class SampledPrompt(_message.Message):
-    __slots__ = ("id", "text", "task", "tenant", "level", "propensity", "pinned", "off", "control", "max_tokens", "policy_version", "sampled_at", "redacted")
+    __slots__ = ("id", "text", "task", "tenant", "level", "propensity", "pinned", "off", "control", "max_tokens", "policy_version", "sampled_at", "redacted", "inclusion")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -678,6 +698,7 @@ class SampledPrompt(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _ClassVar[int]
     SAMPLED_AT_FIELD_NUMBER: _ClassVar[int]
     REDACTED_FIELD_NUMBER: _ClassVar[int]
+    INCLUSION_FIELD_NUMBER: _ClassVar[int]
     id: int
     text: str
     task: str
@@ -691,7 +712,8 @@ class SampledPrompt(_message.Message):
     policy_version: int
     sampled_at: _timestamp_pb2.Timestamp
     redacted: bool
-    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., task: _Optional[str] = ..., tenant: _Optional[str] = ..., level: _Optional[int] = ..., propensity: _Optional[float] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., policy_version: _Optional[int] = ..., sampled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., redacted: _Optional[bool] = ...) -> None: ...
+    inclusion: float
+    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., task: _Optional[str] = ..., tenant: _Optional[str] = ..., level: _Optional[int] = ..., propensity: _Optional[float] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., policy_version: _Optional[int] = ..., sampled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., redacted: _Optional[bool] = ..., inclusion: _Optional[float] = ...) -> None: ...
 
 class ReportPromptsRequest(_message.Message):
     __slots__ = ("node", "prompts")
@@ -708,14 +730,16 @@ class ReportPromptsResponse(_message.Message):
     def __init__(self, kept: _Optional[int] = ...) -> None: ...
 
 class DrawPromptsRequest(_message.Message):
-    __slots__ = ("count", "seed", "without")
+    __slots__ = ("count", "seed", "without", "actor")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
     count: int
     seed: int
     without: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ..., without: _Optional[_Iterable[int]] = ...) -> None: ...
+    actor: str
+    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ..., without: _Optional[_Iterable[int]] = ..., actor: _Optional[str] = ...) -> None: ...
 
 class DrawPromptsResponse(_message.Message):
     __slots__ = ("prompts",)

@@ -196,7 +196,8 @@ class ControlServicer:
 
     def Pin(self, request, context):
         """One mix for everything, until the time to live runs out. The floor is still reported, and not
-        enforced. The kill switch stands above a pin, a pin above the schedule.
+        enforced; what tenants were promised is. The kill switch stands above a pin, a pin above the
+        schedule.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "ring.h"
+
+#include <linux/magic.h>
+#include <sys/mman.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <cstring>
+#include <new>
+#include <stdexcept>
+
+#include "ledger.h"
+
+namespace sprout {
+namespace {
+
+constexpr std::size_t kChecked = 8;  // head words under the checksum
+using Name = std::array<std::uint64_t, kNameBytes / 8>;
+
+constexpr std::uint64_t state_of(std::uint64_t number, RingSlot::Mark mark) noexcept {
+  return number << 2 | mark;
+}
+constexpr std::uint32_t mark_of(std::uint64_t state) noexcept { return state & 3; }
+
+bool swap(Word& word, std::uint64_t expected, std::uint64_t value) noexcept {
+  SPROUT_BEFORE_ACCESS();
+  return word.compare_exchange_strong(expected, value, std::memory_order_acq_rel);
+}
+
+RingSlot& slot_of(const RingView& view, std::uint64_t number) noexcept {
+  const std::uint64_t index = (number - 1) % view.slots;
+  return *reinterpret_cast<RingSlot*>(view.first + index * slot_bytes(view.prompt_bytes));
+}
+
+Word* text_of(RingSlot& slot) noexcept { return reinterpret_cast<Word*>(&slot + 1); }
+
+constexpr std::size_t words_of(std::size_t bytes) noexcept { return (bytes + 7) / 8; }
+
+// The words of the text that the slot holds, whatever its sizes say.
+std::size_t held_words(const RingView& view, const RingSlot& slot) noexcept {
+  return words_of(std::min(low(load(slot.sizes)), view.prompt_bytes));
+}
+
+void zero(Word* first, std::size_t from, std::size_t until) noexcept {
+  for (std::size_t i = from; i < until; ++i) store(first[i], 0);
+}
+
+// Of a slot in the caller's hands: the text, and what it says of whose it was.
+void wipe(const RingView& view, RingSlot& slot) noexcept {
+  zero(text_of(slot), 0, held_words(view, slot));
+  zero(slot.task, 0, std::size(slot.task));
+  zero(slot.tenant, 0, std::size(slot.tenant));
+  store(slot.sizes, 0);
+}
+
+void store_name(Word* to, std::string_view name) noexcept {
+  Name words{};
+  std::memcpy(words.data(), name.data(), std::min(name.size(), kNameBytes - 1));
+  store_all(to, words.data(), words.size());
+}
+
+std::string load_name(const Word* from) {
+  Name words;
+  load_all(from, words.data(), words.size());
+  char text[kNameBytes];
+  std::memcpy(text, words.data(), sizeof text);
+  return {text, ::strnlen(text, sizeof text)};
+}
+
+// A core dump is a file on a disk: prompts stay out of it.
+void keep_out_of_dumps(const Mapping& mapping) noexcept {
+  ::madvise(mapping.data(), mapping.size(), MADV_DONTDUMP);
+}
+
+void check_memory_backed(const std::string& directory) {
+  struct statfs status{};
+  if (::statfs(directory.c_str(), &status) != 0) throw FileError(errno, "statfs", directory);
+  if (status.f_type != TMPFS_MAGIC && status.f_type != RAMFS_MAGIC)
+    throw FileError(ENOTSUP, "prompts are kept in memory alone; not memory-backed", directory);
+}
+
+}  // namespace
+
+RingView ring_view(std::byte* data, std::size_t size) {
+  RingView view;
+  if (size < ring_bytes(0, 0)) throw CorruptFile("ring: too short");
+  view.head = reinterpret_cast<RingHead*>(data);
+  std::array<std::uint64_t, kChecked> words;
+  load_all(&view.head->magic, words.data(), words.size());
+  if (words[0] != kRingMagic) throw CorruptFile("ring: not one");
+  if (words[1] != kRingLayout) throw CorruptFile("ring: of another version");
+  if (load(view.head->checksum) != fold(words.data(), words.size()))
+    throw CorruptFile("ring: wrong checksum");
+  view.slots = low(words[6]);
+  view.prompt_bytes = high(words[6]);
+  if (view.slots == 0 || view.slots > kMaxSlots || view.prompt_bytes > kMaxPromptBytes ||
+      size < ring_bytes(view.slots, view.prompt_bytes))
+    throw CorruptFile("ring: shorter than its slots");
+  view.marks = reinterpret_cast<RingMarks*>(data + sizeof(RingHead));
+  view.first = data + sizeof(RingHead) + sizeof(RingMarks);
+  return view;
+}
+
+void ring_init(std::byte* data, const RingIdentity& identity) noexcept {
+  // The rest of the file is zero, which is what an empty ring looks like.
+  RingHead& head = *new (data) RingHead{};
+  const std::array<std::uint64_t, kChecked> words = {kRingMagic,
+                                                     kRingLayout,
+                                                     identity.uid,
+                                                     pack(identity.pid, identity.stub_index),
+                                                     identity.started,
+                                                     identity.node_id,
+                                                     pack(identity.slots, identity.prompt_bytes),
+                                                     identity.tag};
+  store_all(&head.magic, words.data(), words.size());
+  store(head.checksum, fold(words.data(), words.size()));
+}
+
+RingIdentity ring_identity(const RingView& view) noexcept {
+  const RingHead& head = *view.head;
+  RingIdentity identity;
+  identity.uid = load(head.uid);
+  identity.node_id = load(head.node);
+  identity.started = load(head.started);
+  identity.pid = low(load(head.owner));
+  identity.stub_index = high(load(head.owner));
+  identity.slots = view.slots;
+  identity.prompt_bytes = view.prompt_bytes;
+  identity.tag = static_cast<std::uint16_t>(load(head.tag));
+  return identity;
+}
+
+RingCounts ring_counts(const RingView& view) noexcept {
+  const auto& [writer, reader] = *view.marks;
+  return {load(writer.written), load(writer.too_long), load(writer.refused),
+          load(writer.unknown), load(reader.read),     load(reader.missed)};
+}
+
+bool ring_write(RingView& view, const PromptFacts& facts, std::string_view task,
+                std::string_view tenant, std::string_view text) noexcept {
+  RingMarks::Writer& marks = view.marks->writer;
+  if (text.size() > view.prompt_bytes) {
+    store(marks.too_long, load(marks.too_long) + 1);
+    return false;
+  }
+  const std::uint64_t number = load(marks.written) + 1;
+  RingSlot& slot = slot_of(view, number);
+  const std::uint64_t before = load(slot.state);
+  if (mark_of(before) == RingSlot::kClaimed ||
+      !swap(slot.state, before, state_of(number, RingSlot::kWriting))) {
+    // Not this slot again: a reader that died in it would keep it for ever.
+    store(marks.written, number);
+    return false;
+  }
+  const std::size_t held = held_words(view, slot), needed = words_of(text.size());
+  store(slot.level_flags, facts.level | std::uint64_t{facts.flags} << 16);
+  store(slot.policy_version, facts.policy_version);
+  store(slot.propensity, bits(facts.propensity));
+  store(slot.sizes, pack(static_cast<std::uint32_t>(text.size()), facts.max_tokens));
+  store(slot.opened_ns, static_cast<std::uint64_t>(facts.opened_ns));
+  store_name(slot.task, task);
+  store_name(slot.tenant, tenant);
+  Word* const words = text_of(slot);
+  for (std::size_t i = 0; i < needed; ++i) {
+    std::uint64_t word = 0;
+    std::memcpy(&word, text.data() + 8 * i, std::min<std::size_t>(8, text.size() - 8 * i));
+    store(words[i], word);
+  }
+  zero(words, needed, held);  // the end of a longer prompt that nobody read
+  store(slot.state, state_of(number, RingSlot::kWhole));
+  store(marks.written, number);
+  return true;
+}
+
+std::vector<RingPrompt> ring_drain(RingView& view) {
+  RingMarks::Reader& marks = view.marks->reader;
+  const std::uint64_t written = load(view.marks->writer.written);
+  const std::uint64_t read = std::min(load(marks.read), written);
+  const std::uint64_t lost = std::max(read, written - std::min<std::uint64_t>(written, view.slots));
+  std::uint64_t missed = load(marks.missed) + (lost - read);
+  std::vector<RingPrompt> prompts;
+  for (std::uint64_t number = lost + 1; number <= written; ++number) {
+    RingSlot& slot = slot_of(view, number);
+    if (!swap(slot.state, state_of(number, RingSlot::kWhole),
+              state_of(number, RingSlot::kClaimed))) {
+      ++missed;
+    } else {
+      RingPrompt prompt;
+      prompt.number = number;
+      const std::uint64_t level_flags = load(slot.level_flags), sizes = load(slot.sizes);
+      prompt.facts.level = static_cast<std::uint8_t>(level_flags);
+      prompt.facts.flags = static_cast<std::uint16_t>(level_flags >> 16);
+      prompt.facts.policy_version = load(slot.policy_version);
+      prompt.facts.propensity = real(load(slot.propensity));
+      prompt.facts.max_tokens = high(sizes);
+      prompt.facts.opened_ns = static_cast<std::int64_t>(load(slot.opened_ns));
+      prompt.task = load_name(slot.task);
+      prompt.tenant = load_name(slot.tenant);
+      const std::size_t size = std::min(low(sizes), view.prompt_bytes);
+      prompt.text.resize(size);
+      const Word* const words = text_of(slot);
+      for (std::size_t i = 0; i < words_of(size); ++i) {
+        const std::uint64_t word = load(words[i]);
+        std::memcpy(prompt.text.data() + 8 * i, &word, std::min<std::size_t>(8, size - 8 * i));
+      }
+      wipe(view, slot);
+      store(slot.state, state_of(number, RingSlot::kEmpty));
+      prompts.push_back(std::move(prompt));
+    }
+    store(marks.missed, missed);
+    store(marks.read, number);
+  }
+  return prompts;
+}
+
+void ring_recover(RingView& view) noexcept {
+  for (std::uint64_t number = 1; number <= view.slots; ++number) {
+    RingSlot& slot = slot_of(view, number);
+    const std::uint64_t state = load(slot.state);
+    if (mark_of(state) != RingSlot::kClaimed) continue;
+    wipe(view, slot);
+    store(slot.state, state_of(state >> 2, RingSlot::kEmpty));
+  }
+}
+
+std::string ring_name(std::uint16_t tag) {
+  return "prompts-" + segment_name(tag).substr(sizeof "segment-" - 1);
+}
+
+Ring::Ring(const std::string& directory, std::uint32_t stub_index, std::uint64_t node_id,
+           std::uint32_t slots, std::uint32_t prompt_bytes) {
+  if (slots == 0 || slots > kMaxSlots) throw std::invalid_argument("slots: 1 to 65536");
+  if (prompt_bytes == 0 || prompt_bytes > kMaxPromptBytes)
+    throw std::invalid_argument("prompt_bytes: 1 to 1048576");
+  check_memory_backed(directory);
+  identity_.uid = random_word();
+  identity_.pid = static_cast<std::uint32_t>(::getpid());
+  identity_.started = process_started(identity_.pid);
+  if (identity_.started == kNotTold) throw FileError(EMFILE, "no start time", "/proc/self/stat");
+  identity_.node_id = node_id;
+  identity_.stub_index = stub_index;
+  identity_.slots = slots;
+  identity_.prompt_bytes = prompt_bytes;
+  const std::size_t size = ring_bytes(slots, prompt_bytes);
+  for (int attempt = 0; attempt < 64; ++attempt) {
+    identity_.tag = static_cast<std::uint16_t>(1 + random_word() % 0xFFFF);
+    path_ = directory + "/" + ring_name(identity_.tag);
+    if (!create_file(path_, size, [this](std::byte* data) { ring_init(data, identity_); }))
+      continue;  // the tag is taken
+    mapping_ = Mapping(path_, Access::kWrite, size);
+    keep_out_of_dumps(mapping_);
+    view_ = ring_view(mapping_.data(), mapping_.size());
+    return;
+  }
+  throw FileError(EEXIST, "no free ring name", directory);
+}
+
+RingView& Ring::view() {
+  if (!mapping_) throw std::invalid_argument("the ring is closed");
+  return view_;
+}
+
+bool Ring::write(const PromptFacts& facts, std::string_view task, std::string_view tenant,
+                 std::string_view text) {
+  if (task.size() >= kNameBytes) throw std::invalid_argument("task: at most 23 bytes");
+  if (tenant.size() >= kNameBytes) throw std::invalid_argument("tenant: at most 23 bytes");
+  return ring_write(view(), facts, task, tenant, text);
+}
+
+void Ring::refused() {
+  Word& count = view().marks->writer.refused;
+  store(count, load(count) + 1);
+}
+
+void Ring::unknown() {
+  Word& count = view().marks->writer.unknown;
+  store(count, load(count) + 1);
+}
+
+void Ring::close(bool unlink) {
+  if (!mapping_) return;
+  if (unlink && mapping_.current(path_)) ::unlink(path_.c_str());
+  mapping_ = Mapping();
+}
+
+RingReader::RingReader(std::string path)
+    : path_(std::move(path)), mapping_(path_, Access::kWrite, ring_bytes(0, 0)) {
+  keep_out_of_dumps(mapping_);
+  view_ = ring_view(mapping_.data(), mapping_.size());
+  identity_ = ring_identity(view_);
+  ring_recover(view_);
+}
+
+bool RingReader::alive() const noexcept {
+  const std::uint64_t started = process_started(identity_.pid);
+  return started == kNotTold || (started != 0 && started == identity_.started);
+}
+
+void RingReader::unlink() {
+  if (mapping_.current(path_) && ::unlink(path_.c_str()) != 0 && errno != ENOENT)
+    throw FileError(errno, "unlink", path_);
+}
+
+}  // namespace sprout

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`sprout evaluate`: what each level costs in quality, measured now, or whenever it is due."""
+
+import contextlib
+import logging
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sprout.config import Config
+from sprout.console import evaluate_view, operator, tracked
+from sprout.console.ask import grpc_address
+from sprout.console.output import emit_json, err
+from sprout.directives import pack
+from sprout.errors import ConfigError, ControlError, EvaluationError
+from sprout.evaluate import journal
+from sprout.evaluate.journal import Journal
+from sprout.evaluate.run import Evaluation
+from sprout.evaluate.run import Progress as Step
+from sprout.evaluate.session import Options, Session
+from sprout.evaluate.watch import Watch
+from sprout.v1 import control_pb2 as pb
+
+log = logging.getLogger(__name__)
+
+
+def run(cfg: Config, options: Options, *, dry_run: bool, json: bool) -> None:
+    """One evaluation, now. Ctrl-C keeps what was judged: the next run goes on with it."""
+    options = replace(options, actor=operator.myself())
+    with operator.control(cfg) as control:
+        session = Session(cfg, control, grpc_address(cfg), options)
+        sample = session.sample()
+        expected = session.expected(sample)
+        if dry_run:
+            if json:
+                emit_json(asdict(expected))
+            else:
+                evaluate_view.expected(expected)
+            return
+        with tracked.beside(cfg) as span, _bar(json=json) as step, _cancelling() as started:
+            found = session.run(sample, progress=step, started=started)
+        policy = operator.status(cfg).policy
+    if found is None:
+        raise EvaluationError("cancelled: what was judged is kept, run it again to go on")
+    if json:
+        emit_json(
+            {
+                "evaluation": operator.as_dict(found),
+                "policy": operator.as_dict(policy),
+                "carbontracker": tracked.document(span),
+            }
+        )
+        return
+    evaluate_view.show(operator.as_dict(found))
+    if span is not None:
+        print(tracked.line(span))
+    print(f"policy      {operator.mix(policy)}")
+
+
+def watch(cfg: Config) -> None:
+    """Until SIGTERM or SIGINT."""
+    current: list[Evaluation] = []
+
+    def evaluate(why: str) -> pb.Evaluation | None:
+        with operator.control(cfg) as control:
+            options = Options(trigger=why, actor="evaluator")
+            session = Session(cfg, control, grpc_address(cfg), options)
+            try:
+                return session.run(
+                    session.sample(), started=lambda evaluation, _: current.append(evaluation)
+                )
+            finally:
+                current.clear()
+
+    watching = Watch(lambda: operator.status(cfg), evaluate)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        watching.stop()
+        for evaluation in current:
+            evaluation.cancel()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    log.info("waiting for the control plane to say that an evaluation is due")
+    watching.run()
+
+
+def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: bool) -> None:
+    """The newest evaluation, or that of an id, from this machine's journal."""
+    found = _finished(cfg, id_)
+    agreement = None
+    if other:
+        agreement = evaluate_view.agreement(found, _finished(cfg, other))
+    saved = _saved(cfg)
+    if picture is not None:
+        from sprout.console.evaluate_plots import draw
+
+        assert found.evaluation is not None
+        draw(found.evaluation, picture)
+    if json:
+        emit_json(
+            {
+                "evaluation": found.evaluation,
+                "entries": [asdict(entry) for entry in found.entries],
+                "agreement": None if agreement is None else evaluate_view.interval(agreement),
+                "saved": saved,
+            }
+        )
+        return
+    assert found.evaluation is not None
+    evaluate_view.show(found.evaluation)
+    if agreement is not None:
+        evaluate_view.show_agreement(agreement, other)
+    evaluate_view.show_share(found.evaluation, saved)
+    evaluate_view.disagreements(found)
+
+
+def _finished(cfg: Config, id_: str) -> Journal:
+    folder = cfg.stack.state / "evaluations"
+    for one in journal.finished(folder):
+        if id_ in ("", one.id):
+            return one
+    what = f"no evaluation {id_}" if id_ else "no evaluation has ended yet"
+    raise ConfigError(f"{what} in {folder}")
+
+
+def _saved(cfg: Config) -> dict[str, Any] | None:
+    """What receipts of the policy say less than those of the control group, all in all; None where
+    the control plane is not up, or has not both."""
+    try:
+        arms = {arm.arm: arm for arm in operator.status(cfg).arms}
+    except ControlError:
+        return None
+    control, levels = arms.get("control"), pack(cfg.request.pack).levels
+    drawn = [arm for name, arm in arms.items() if name in levels]
+    if control is None or control.outcomes == 0 or not drawn:
+        return None
+    n = sum(arm.outcomes for arm in drawn)
+    per_request = control.carbon_g / control.outcomes
+    return {
+        "requests": n,
+        "attributed_g": n * per_request - sum(arm.carbon_g for arm in drawn),
+        "estimated": any(arm.energy_estimated for arm in drawn),
+    }
+
+
+@contextlib.contextmanager
+def _bar(*, json: bool) -> Iterator[Callable[[Step, Journal], None]]:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=json) as bar:
+        task = bar.add_task("answering", total=None)
+
+        def step(now: Step, of: Journal) -> None:
+            said = "" if now.verdict is None else f" · {now.verdict.why}"
+            unusable = now.done - now.judged
+            left_out = f", {unusable} unusable" if unusable else ""
+            bar.update(
+                task,
+                total=now.of,
+                completed=now.done,
+                description=f"{now.judged} judged{left_out}{said}",
+            )
+
+        yield step
+
+
+@contextlib.contextmanager
+def _cancelling() -> Iterator[Callable[[Evaluation, Journal], None]]:
+    """Ctrl-C and SIGTERM end the evaluation in order, once it runs."""
+    before: dict[int, Any] = {}
+
+    def started(evaluation: Evaluation, of: Journal) -> None:
+        if of.resumed:
+            err.print(f"going on with {of.id}: {len(of.entries)} prompts are done")
+        if threading.current_thread() is not threading.main_thread():
+            return
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, lambda *_: evaluation.cancel())
+
+    try:
+        yield started
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

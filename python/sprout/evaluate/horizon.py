@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What q is needed for: the decisions that will rest on it, until it is measured again."""
+
+import math
+
+from sprout.evaluate.statistics.sequential import Hour
+from sprout.optimize.floor import Range, place
+from sprout.units import request_g
+from sprout.v1 import control_pb2 as pb
+
+POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)  # in the range that intensities have lately stood in
+
+
+def hours(policy: pb.Policy) -> list[Hour]:
+    """As the present decision would be at each of a few intensities; [] where none is known.
+
+    An evaluation runs when the grid is clean, where the floor is high and little is decided by q.
+    What is decided by it are the other hours.
+    """
+    why = policy.explanation
+    if not policy.HasField("intensity") or not why.profile:
+        return []
+    low, high = why.k0_min_g_per_kwh, why.k0_max_g_per_kwh
+    now = policy.intensity.g_per_kwh
+    known = math.isfinite(low) and math.isfinite(high) and 0 <= low < high
+    within = Range(low, high, why.range_basis) if known else Range(now, now, "no range")
+    grid = [low + at * (high - low) for at in POSITIONS] if known else [now]
+    found = []
+    for intensity in grid:
+        costs = tuple(
+            request_g(
+                p.energy_joules,
+                p.device_seconds,
+                intensity_g_per_kwh=intensity,
+                pue=policy.pue,
+                embodied_g_per_s=policy.embodied_g_per_s,
+            )
+            for p in why.profile
+        )
+        if min(costs) > 0:
+            floor = place(intensity, within, why.xi, why.fraction).relative
+            found.append(Hour(costs, min(1.0, max(0.0, floor))))
+    return found

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What an evaluation has judged so far, on disk, so that a killed one goes on where it was.
+
+One file of JSON lines for each evaluation: a header, an entry for each question, what the judge
+took in each sitting, and at its end the evaluation itself. Texts are in it only where the questions
+come from a file of the operator's; of prompts that were sampled there is the id and nothing else.
+"""
+
+import contextlib
+import json
+import os
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sprout.errors import EvaluationError
+from sprout.evaluate.answers import Answer, Judged, Question
+
+KEPT = 20  # finished evaluations, the newest
+MAX_AGE_S = 24 * 3600.0  # an unfinished one that is older says little of today's traffic
+SUFFIX = ".jsonl"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Entries of two evaluations go together only where all of this is the same."""
+
+    pack_hash: str
+    judge_version: str
+    method: str
+    prompts: str  # where they come from, with a fingerprint
+    levels: tuple[str, ...]
+    sampling: str  # how answers are made: max tokens, temperature, …
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """To have one question answered at every level."""
+
+    requests: int = 0
+    output_tokens: int = 0
+    joules: float = 0.0
+    estimated: bool = False
+    carbon_g: float | None = 0.0  # None: intensity not known for some
+
+    @classmethod
+    def of(cls, answers: list[Answer]) -> "Took":
+        grams = [answer.carbon_g for answer in answers]
+        known = [g for g in grams if g is not None]
+        return cls(
+            len(answers),
+            sum(answer.output_tokens for answer in answers),
+            sum(answer.energy_joules for answer in answers),
+            any(answer.energy_estimated for answer in answers),
+            sum(known) if len(known) == len(grams) else None,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One question."""
+
+    id: str
+    task: str
+    weight: float
+    scores: tuple[float, ...] = ()  # (levels,); () = it could not be judged
+    orders: tuple[tuple[float, float], ...] = ()  # see `answers.Judged`
+    output_tokens: tuple[int, ...] = ()  # (levels,)
+    unusable: tuple[tuple[int, str], ...] = ()  # (level, why)
+    took: Took = Took()
+    prompt: str | None = None  # texts, where they may be kept
+    answers: tuple[str, ...] = ()  # (levels,)
+
+    @property
+    def judged(self) -> Judged | None:
+        if not self.scores:
+            return None
+        question = Question(self.id, self.prompt or "", self.task, weight=self.weight)
+        return Judged(question, self.scores, self.orders, self.output_tokens)
+
+
+@dataclass
+class Journal:
+    """An evaluation's file, open for more entries. EvaluationError where it can't be used."""
+
+    path: Path
+    id: str
+    key: Key
+    started_at: float  # seconds since 1970
+    entries: list[Entry] = field(default_factory=list)
+    # What the judge took in earlier sittings; the last line of each counts.
+    earlier: list[dict[str, Any]] = field(default_factory=list)
+    evaluation: dict[str, Any] | None = None  # once it is finished
+    _file: Any = None
+
+    @property
+    def resumed(self) -> bool:
+        return bool(self.entries)
+
+    def add(self, entry: Entry) -> None:
+        """It is on disk on return."""
+        self.entries.append(entry)
+        self._write({"entry": asdict(entry)})
+
+    def sitting(self, account: dict[str, Any]) -> None:
+        """What the judge took since this journal was opened, all in all."""
+        self._write({"sitting": account})
+
+    def finish(self, evaluation: dict[str, Any]) -> None:
+        self.evaluation = evaluation
+        self._write({"evaluation": evaluation})
+        self.close()
+        prune(self.path.parent)
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _write(self, line: dict[str, Any]) -> None:
+        try:
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        except (OSError, ValueError) as error:
+            raise EvaluationError(f"can't write {self.path}: {error}") from None
+
+
+def open_journal(folder: Path, key: Key, *, fresh: bool = False) -> Journal:
+    """The newest unfinished one of this key, or a new one."""
+    now = time.time()
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for path in [] if fresh else _newest(folder):
+            found = read(path)
+            if found is None or found.evaluation is not None or found.key != key:
+                continue
+            if now - found.started_at <= MAX_AGE_S:
+                _mend(path)
+                found._file = path.open("a")
+                return found
+        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+        name = f"{stamp}-{secrets.token_hex(4)}"
+        path = folder / f"{name}{SUFFIX}"
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        made = Journal(path, name, key, now, _file=os.fdopen(descriptor, "w"))
+    except OSError as error:
+        raise EvaluationError(f"can't keep a journal in {folder}: {error.strerror}") from None
+    made._write({"id": name, "started_at": now, "key": asdict(key)})
+    return made
+
+
+def finished(folder: Path) -> Iterator[Journal]:
+    """The newest first."""
+    for path in _newest(folder):
+        found = read(path)
+        if found is not None and found.evaluation is not None:
+            yield found
+
+
+def read(path: Path) -> Journal | None:
+    """None where the file is no journal. A line that a kill cut short is left out."""
+    found: Journal | None = None
+    sitting: dict[str, Any] | None = None
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for text in path.read_text().splitlines():
+            try:
+                line = json.loads(text)
+                if found is None:
+                    found = _head(path, line)
+                elif "entry" in line:
+                    found.entries.append(_entry(line["entry"]))
+                elif "sitting" in line:
+                    sitting = line["sitting"]
+                elif "opened" in line and sitting is not None:
+                    found.earlier.append(sitting)
+                    sitting = None
+                elif "evaluation" in line:
+                    found.evaluation = line["evaluation"]
+            except (ValueError, KeyError, TypeError):
+                continue
+    if found is not None and sitting is not None:
+        found.earlier.append(sitting)
+    return found
+
+
+def prune(folder: Path) -> None:
+    """Keep the newest."""
+    for path in _newest(folder)[KEPT:]:
+        path.unlink(missing_ok=True)
+
+
+def _newest(folder: Path) -> list[Path]:
+    """Their names begin with the time."""
+    return sorted(folder.glob(f"*{SUFFIX}"), reverse=True)
+
+
+def _mend(path: Path) -> None:
+    """End the line that a kill cut short, and mark that another sitting begins."""
+    with path.open("ab+") as file:
+        file.seek(0, os.SEEK_END)
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(b'{"opened": true}\n')
+
+
+def _head(path: Path, line: dict[str, Any]) -> Journal:
+    key = line["key"] | {"levels": tuple(line["key"]["levels"])}
+    return Journal(path, str(line["id"]), Key(**key), float(line["started_at"]))
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    return Entry(
+        **line
+        | {
+            "scores": tuple(line["scores"]),
+            "orders": tuple((float(a), float(b)) for a, b in line["orders"]),
+            "output_tokens": tuple(line["output_tokens"]),
+            "unusable": tuple((int(level), str(why)) for level, why in line["unusable"]),
+            "took": Took(**line["took"]),
+            "answers": tuple(line["answers"]),
+        }
+    )

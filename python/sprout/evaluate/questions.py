@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where questions come from: a file of the operator's, or prompts that nodes sampled."""
+
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sprout.errors import ConfigError
+from sprout.evaluate.answers import Question
+from sprout.v1 import control_pb2 as pb
+
+MAX_FILE_BYTES = 256 << 20
+TASK_LENGTH = 23  # characters, what a flight keeps of it
+
+
+def read_file(path: Path) -> list[Question]:
+    """Of a JSON-lines file: `prompt`, and if there are any `id`, `reference` or `final_answer` (the
+    shorter of the two is the one to compare with), `task` or `dataset`, `max_tokens`.
+
+    ConfigError names the line that is wrong.
+    """
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
+        lines = path.read_text().split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"can't read {path}: {error}") from None
+    found: dict[str, Question] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            question = _question(json.loads(line), number)
+        except (ValueError, TypeError) as error:
+            raise ConfigError(f"{path}:{number}: {error}") from None
+        if question.id in found:
+            raise ConfigError(f"{path}:{number}: the id {question.id!r} is there twice")
+        found[question.id] = question
+    if not found:
+        raise ConfigError(f"{path} holds no prompt")
+    return list(found.values())
+
+
+def _question(entry: Any, number: int) -> Question:
+    if not isinstance(entry, dict):
+        raise TypeError("not a JSON object")
+    text = entry.get("prompt")
+    if not isinstance(text, str) or not text.strip():
+        raise ValueError("`prompt` is no text")
+    task = str(entry.get("task") or entry.get("dataset") or "")
+    if len(task) > TASK_LENGTH or not (task.isascii() and task.isprintable()):
+        raise ValueError(f"a task is printable ASCII of at most {TASK_LENGTH} characters: {task!r}")
+    max_tokens = entry.get("max_tokens", 0)
+    if not isinstance(max_tokens, int) or max_tokens < 0:
+        raise ValueError(f"`max_tokens` is no number of tokens: {max_tokens!r}")
+    reference = entry.get("final_answer") or entry.get("reference") or ""
+    return Question(
+        id=str(entry.get("id") or f"line-{number}"),
+        text=text,
+        task=task,
+        reference=str(reference),
+        max_tokens=max_tokens,
+    )
+
+
+def sampled(prompts: Iterable[pb.SampledPrompt], kept: Mapping[str, int]) -> list[Question]:
+    """Of a draw from the `kept` prompts (number by class).
+
+    Each class is drawn alike, so a question's weight says how many of its class's requests it
+    stands for; the mean weight is 1. Prompts whose level the client chose are left out: no policy
+    decides on their like.
+    """
+    drawn = [prompt for prompt in prompts if not (prompt.pinned or prompt.off)]
+    of_class = Counter(prompt.task for prompt in drawn)
+    stands_for = [
+        max(kept.get(prompt.task, 0), 1) / of_class[prompt.task] / (prompt.inclusion or 1.0)
+        for prompt in drawn
+    ]
+    mean = sum(stands_for) / len(drawn) if drawn else 1.0
+    return [
+        Question(f"{p.id:016x}", p.text, p.task, weight=w / mean)
+        for p, w in zip(drawn, stands_for, strict=True)
+    ]
+
+
+def some(found: Sequence[Question], most: int, seed: int) -> list[Question]:
+    """At most so many, drawn at random, the same for the same seed."""
+    order = list(found)
+    random.Random(seed).shuffle(order)  # noqa: S311
+    return order[:most]
+
+
+def fingerprint(questions: Sequence[Question]) -> str:
+    """Of a set of questions, whatever their order."""
+    texts = sorted(f"{q.id}\0{q.text}\0{q.reference}" for q in questions)
+    return hashlib.sha256("\0\0".join(texts).encode(errors="surrogatepass")).hexdigest()[:16]

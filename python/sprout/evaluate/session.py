@@ -1,0 +1,334 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one evaluation needs, put together: questions, engine, judge, journal, rule that stops."""
+
+import fcntl
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
+
+from sprout.config import Config
+from sprout.directives import pack
+from sprout.errors import EvaluationError, JudgeError, RequestCancelled
+from sprout.evaluate import answering, asking, findings, horizon, judging, questions
+from sprout.evaluate.answers import Question
+from sprout.evaluate.findings import Findings
+from sprout.evaluate.journal import Journal, Key, open_journal
+from sprout.evaluate.judges import build
+from sprout.evaluate.judging import Judging
+from sprout.evaluate.run import Evaluation, Price, Progress
+from sprout.evaluate.statistics.sequential import Stopping
+from sprout.evaluate.traffic import Gate, LedgerTraffic, ReportedTraffic
+from sprout.serve.state import StackPaths
+from sprout.v1 import control_pb2 as pb
+from sprout.v1.control_pb2_grpc import ControlStub
+
+CALL_TIMEOUT_S = 10.0
+SAMPLED = "sampled"
+
+
+@dataclass(frozen=True)
+class Options:
+    prompts: Path | None = None  # in place of `evaluate.prompts_file`
+    most: int | None = None  # questions, in place of `evaluate.schedule.prompts`
+    whole: bool = False  # judge all of them, whatever the rule that stops says
+    fresh: bool = False  # don't go on with an evaluation that was cut short
+    seed: int = 0  # of the draw of questions and of the orders in which answers are shown
+    trigger: str = "operator"
+    actor: str = ""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The questions of an evaluation."""
+
+    questions: tuple[Question, ...]
+    said: str  # where they come from
+    own: bool  # the operator's file: its texts may be kept
+
+    @property
+    def most_weight(self) -> float:
+        return max(question.weight for question in self.questions)
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What an evaluation would take if it judged every prompt; `--dry-run` prints it."""
+
+    prompts: int
+    said: str
+    requests: int
+    joules: float
+    joules_basis: str
+    energy_estimated: bool
+    carbon_g: float | None  # at the present intensity; None: not known
+    seconds: float  # on the device
+    judge: str
+    judge_calls: int  # at most: what is cached or alike is not asked
+    judge_tokens: int
+    judge_joules: float | None
+    judge_price: float | None
+
+
+class Session:
+    """control, triton: the control plane's stub, and the gRPC address of the stack's Triton.
+
+    Raises ConfigError, ControlError, EngineError, EvaluationError, JudgeError.
+    """
+
+    def __init__(self, cfg: Config, control: ControlStub, triton: str, options: Options) -> None:
+        self._cfg, self._control, self._triton, self._options = cfg, control, triton, options
+        self._pack = pack(cfg.request.pack)
+        self.status = self._status()
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        return self._pack.levels
+
+    def sample(self) -> Sample:
+        """EvaluationError where there is no prompt to ask."""
+        most = self._options.most or self._cfg.evaluate.schedule.prompts
+        path = self._options.prompts or self._cfg.evaluate.prompts_file
+        if path is not None:
+            found = questions.read_file(path)
+            chosen = questions.some(found, most, self._options.seed)
+            print_ = questions.fingerprint(found)
+            return Sample(tuple(chosen), f"{path.name} ({len(found)}, {print_})", True)
+        drawn: list[pb.SampledPrompt] = []
+        while len(drawn) < most:
+            request = pb.DrawPromptsRequest(
+                count=min(1000, most - len(drawn)),
+                seed=self._options.seed,
+                without=[prompt.id for prompt in drawn],
+                actor=self._options.actor,
+            )
+            new = self._control.DrawPrompts(request, timeout=CALL_TIMEOUT_S).prompts
+            if not new:
+                break
+            drawn.extend(new)
+        chosen = questions.sampled(drawn, self.status.evaluation.prompts)
+        if not chosen:
+            raise EvaluationError(
+                "no prompt was sampled yet, and evaluate.prompts_file names none: wait, or give "
+                "--prompts FILE"
+            )
+        return Sample(tuple(chosen), SAMPLED, False)
+
+    def expected(self, sample: Sample) -> Expected:
+        """From e and p of the policy in force; nothing is asked."""
+        profile = self.status.policy.explanation.profile
+        n, others = len(sample.questions), len(self.levels) - 1
+        joules = n * sum(level.energy_joules for level in profile)
+        intensity = self._intensity()
+        with self._judge() as judge:
+            name, method = judge.name, judge.method
+        # Of one prompt: calls, and answers shown in each.
+        asked, shown = {
+            "pairwise": (2 * others, 2),
+            "choice": (1, others + 1),
+            "exact": (0, 0),
+        }[method]
+        calls = asked * n
+        mean = [p.mean_input_tokens + p.mean_output_tokens for p in profile]
+        tokens = round(calls * shown * sum(mean) / len(mean)) if mean else 0
+        rates = build.rates(self._cfg.evaluate.judge)
+        price = tokens / 1000 * rates.price_per_1k_input
+        return Expected(
+            prompts=n,
+            said=sample.said,
+            requests=n * len(self.levels),
+            joules=joules,
+            joules_basis=", ".join(dict.fromkeys(p.energy_basis for p in profile)),
+            energy_estimated=any(p.energy_estimated for p in profile),
+            carbon_g=None
+            if intensity is None
+            else joules * self.status.policy.pue * intensity / 3.6e6,
+            seconds=n * sum(level.device_seconds for level in profile),
+            judge=name,
+            judge_calls=calls,
+            judge_tokens=tokens,
+            judge_joules=tokens * rates.joules_per_token if rates.joules_per_token else None,
+            judge_price=price if rates.price_per_1k_input else None,
+        )
+
+    def run(
+        self,
+        sample: Sample,
+        progress: Callable[[Progress, Journal], None] = lambda _, __: None,
+        started: Callable[[Evaluation, Journal], None] = lambda _, __: None,
+    ) -> pb.Evaluation | None:
+        """The evaluation, which the control plane knows by then; None: it was cancelled.
+
+        started: told before the first question, so that it can be cancelled from elsewhere.
+        """
+        folder = self._cfg.stack.state / "evaluations"
+        with alone(folder), self._judge() as judge:
+            journal = open_journal(folder, self._key(judge, sample), fresh=self._options.fresh)
+            try:
+                return self._run(sample, judge, journal, progress, started)
+            finally:
+                journal.close()
+
+    def _run(
+        self,
+        sample: Sample,
+        judge: Judging,
+        journal: Journal,
+        progress: Callable[[Progress, Journal], None],
+        started: Callable[[Evaluation, Journal], None],
+    ) -> pb.Evaluation | None:
+        schedule, policy = self._cfg.evaluate.schedule, self.status.policy
+        hours = horizon.hours(policy)
+        stopping = None
+        if hours and not self._options.whole:
+            stopping = Stopping(
+                hours,
+                method=judge.method,
+                most_g_ratio=schedule.stop_g_ratio,
+                most_points=schedule.stop_points,
+                most_weight=max(sample.most_weight, *(e.weight for e in journal.entries), 0.0)
+                if journal.entries
+                else sample.most_weight,
+            )
+        traffic = None
+        if schedule.endpoint:
+            traffic = ReportedTraffic(lambda: list(self._status().nodes))
+        answers, asker = answering.answering(
+            self._cfg,
+            self._triton,
+            self.levels,
+            energy_estimated=any(node.energy_estimated for node in self.status.nodes),
+            traffic=traffic,
+        )
+        price = Price(build.rates(self._cfg.evaluate.judge), self._intensity(), policy.pue or 1.0)
+        evaluation = Evaluation(
+            answers,
+            judge,
+            journal,
+            price,
+            stopping=stopping,
+            least=schedule.least_prompts,
+            keep_texts=sample.own,
+            progress=lambda now: progress(now, journal),
+        )
+        try:
+            started(evaluation, journal)
+            stopped = evaluation.run(sample.questions)
+        finally:
+            asker.close()
+        if stopped == "cancelled":
+            return None
+        return self._report(evaluation, journal, judge, sample, stopped)
+
+    def _report(
+        self, evaluation: Evaluation, journal: Journal, judge: Judging, sample: Sample, stopped: str
+    ) -> pb.Evaluation:
+        judged = evaluation.judged
+        if not judged:
+            raise EvaluationError(f"nothing could be judged ({stopped}): there is no q")
+        found = findings.find(
+            judged, judge.method, length_corrected=self._cfg.evaluate.judge.length_correction
+        )
+        message = self._message(judge, journal, sample, found, stopped=stopped)
+        message.cost.CopyFrom(findings.cost(journal.entries, evaluation.cost()))
+        self._control.ReportEvaluation(
+            pb.ReportEvaluationRequest(evaluation=message, actor=self._options.actor),
+            timeout=CALL_TIMEOUT_S,
+        )
+        journal.finish(as_dict(message) | {"notes": found.notes})
+        return message
+
+    def _message(
+        self, judge: Judging, journal: Journal, sample: Sample, found: Findings, *, stopped: str
+    ) -> pb.Evaluation:
+        message = pb.Evaluation(
+            id=journal.id,
+            pack=self._pack.name,
+            pack_hash=self._pack.hash,
+            levels=self.levels,
+            judge=judge.name[:64],
+            method=judge.method,
+            judge_version=judge.version,
+            classes=found.classes,
+            stopped=stopped[:500],
+            prompts=sample.said,
+            bias=found.bias,
+            unusable=sum(len(entry.unusable) for entry in journal.entries),
+            trigger=self._options.trigger[:500],
+        )
+        message.started_at.FromNanoseconds(int(journal.started_at * 1e9))
+        message.finished_at.GetCurrentTime()
+        return message
+
+    @contextmanager
+    def _judge(self) -> Iterator[Judging]:
+        found = judging.of_config(
+            self._cfg,
+            levels=len(self.levels),
+            seed=self._options.seed,
+            address=self._triton,
+            turn=self._turn,
+        )
+        try:
+            yield found
+        finally:
+            found.close()
+
+    @contextmanager
+    def _turn(self, stop: threading.Event) -> Iterator[None]:
+        """A judge on the clients' own server waits for them as the answers do."""
+        schedule = self._cfg.evaluate.schedule
+        if not self._cfg.evaluate.judge.url:
+            traffic = LedgerTraffic(StackPaths.of(self._cfg).shm)
+            gate = Gate(traffic, schedule.max_client_requests, hold_s=schedule.hold_s)
+            _, why = gate.wait(lambda: 0, stop)
+            if stop.is_set():
+                raise RequestCancelled("the evaluation was cancelled")
+            if why:
+                raise JudgeError(why)
+        yield
+
+    def _key(self, judge: Judging, sample: Sample) -> Key:
+        return Key(
+            pack_hash=f"{self._pack.hash:016x}",
+            judge_version=judge.version,
+            method=judge.method,
+            prompts=sample.said,
+            levels=self.levels,
+            sampling=f"at most {self._cfg.evaluate.schedule.max_tokens} tokens, seed {asking.SEED}",
+        )
+
+    def _status(self) -> pb.Status:
+        return self._control.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S)
+
+    def _intensity(self) -> float | None:
+        policy = self.status.policy
+        return policy.intensity.g_per_kwh if policy.HasField("intensity") else None
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """EvaluationError while another evaluation of this stack runs."""
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise EvaluationError(f"can't keep evaluations in {folder}: {error.strerror}") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise EvaluationError("another evaluation of this stack is running") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def as_dict(message: Any) -> dict[str, Any]:
+    """For the journal, under the names of the .proto file."""
+    return MessageToDict(message, preserving_proto_field_name=True)

@@ -1,0 +1,477 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The default mix, task classes and tenants decided together."""
+
+import math
+import sqlite3
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from round_priors import ROUND_PRIORS
+from some_evaluation import PACK, evaluation
+
+from sprout.config import Config, ControlConfig, TenantConfig
+from sprout.control import history, inbox, joint, messages, tables
+from sprout.control.budget import Worth
+from sprout.control.classes import OF_ALL, SCALED, Classes
+from sprout.control.decide import plan
+from sprout.control.inputs import Group, Horizon, Inputs, inputs_of, priors
+from sprout.control.publisher import Publisher
+from sprout.control.quality import quality
+from sprout.control.store import Store
+from sprout.control.trigger import trigger
+from sprout.errors import ConfigError
+from sprout.optimize.bank import BankModel
+from sprout.optimize.caps import Caps
+from sprout.optimize.contrast import multinomial
+from sprout.optimize.floor import Range
+from sprout.optimize.lp import PaperModel
+from sprout.optimize.problem import Problem
+from sprout.profile import LevelProfile
+from sprout.v1 import control_pb2 as pb
+
+CONFIG = Config(control=ControlConfig(**ROUND_PRIORS))
+L0 = (1, 0, 0)
+
+
+def inputs(k0: float = 200.0, **fields: object) -> Inputs:
+    made = inputs_of(CONFIG, k0, Range(100, 300, "test"), priors(CONFIG, PACK.levels))
+    return replace(made, **fields)  # type: ignore[arg-type]
+
+
+def profile(
+    q: tuple[float, ...], joules: tuple[float, ...] = (60, 20, 15)
+) -> tuple[LevelProfile, ...]:
+    rows = priors(CONFIG, PACK.levels)
+    return tuple(
+        replace(row, preference=a, energy_joules=b)
+        for row, a, b in zip(rows, q, joules, strict=True)
+    )
+
+
+def covariance(q: tuple[float, ...], judged: int) -> tuple[tuple[float, ...], ...]:
+    return tuple(map(tuple, multinomial(np.array(q), judged).tolist()))
+
+
+# --- by hand -------------------------------------------------------------------------------------
+
+
+def test_two_classes_by_hand() -> None:
+    """Floor 95 %. L1 costs the one class 5 % of its q, the other 25 %, and saves both 40 J: 5 % of
+    all may be given up, so all of the first class's half takes 2.5 points, and a fifth of the
+    other's half the rest."""
+    code = Group(task="code", traffic=0.5, profile=profile((0.4, 0.38, 0.1)))
+    made = plan(inputs(profile=profile((0.4, 0.3, 0.1)), groups=(code,)))
+    assert made.groups[0].shares == pytest.approx((0, 1, 0))
+    assert made.shares == pytest.approx((0.8, 0.2, 0))
+    assert made.expected_preference == pytest.approx(0.95)
+    assert made.active_constraint == "quality"
+    # The last point was the other class's: 25 points save 40 J.
+    assert made.price_g_per_point == pytest.approx(40 / 3.6e6 * 200 / 25)
+    least = plan(
+        replace(inputs(profile=profile((0.4, 0.3, 0.1))), groups=(replace(code, minimum=0.98),))
+    )
+    assert least.groups[0].shares == pytest.approx((0.6, 0.4, 0))
+    assert least.shares == pytest.approx((0.68, 0.32, 0))
+
+
+def test_lines_can_be_checked_by_hand() -> None:
+    code = Group(task="code", traffic=0.5, profile=profile((0.4, 0.38, 0.1)))
+    out = Group(tenant="quiet", traffic=0.25, opted_out=True)
+    text = "\n".join(plan(inputs(profile=profile((0.4, 0.3, 0.1)), groups=(out, code))).lines())
+    assert (
+        "class code  L0 0.0 %  L1 100.0 %  L2 0.0 %; 50.0 % of requests; q 0.4 0.38 0.1: 95.0 %"
+        in text
+    )
+    assert "tenant quiet L0 100.0 %  L1 0.0 %  L2 0.0 %; 25.0 % of requests" in text
+    assert "(tenant opted out)" in text
+    assert "the others  25.0 % of requests, under the mix above" in text
+
+
+def test_all_requests_are_at_least_as_well_off_as_those_under_the_policy() -> None:
+    """The control group and the canary's rest are at L0 by draws of their own, so L0's share of all
+    requests is at least theirs, and the floor holds of all as it does of those under the policy."""
+    made = plan(inputs(control_share=0.1, canary_share=0.5))
+    assert made.apart == pytest.approx(1 - 0.9 * 0.5)
+    assert made.overall_preference == pytest.approx(0.55 + 0.45 * 0.95)
+    assert made.overall_g == pytest.approx(0.55 * made.expected_l0_g + 0.45 * made.expected_g)
+    out = Group(tenant="quiet", traffic=0.5, opted_out=True)
+    assert plan(inputs(groups=(out,), control_share=0.0)).apart == pytest.approx(0.5)
+
+
+# --- the published program is a case of it -------------------------------------------------------
+
+
+@st.composite
+def hours(draw: st.DrawFn) -> tuple[list[float], list[float], float]:
+    levels = draw(st.integers(2, 5))
+    costs = draw(st.lists(st.floats(1, 200), min_size=levels, max_size=levels))
+    q = draw(st.lists(st.floats(0.05, 1), min_size=levels, max_size=levels))
+    return costs, q, draw(st.floats(0, 1))
+
+
+@settings(max_examples=150, deadline=None)
+@given(hours())
+def test_one_row_without_confidence_is_the_published_program(
+    hour: tuple[list[float], list[float], float],
+) -> None:
+    costs, q, target = hour
+    published = PaperModel(len(q)).solve(costs, q, target * q[0])
+    found = BankModel(1, 1, len(q)).solve(
+        Problem(np.array([[costs]]), np.ones((1, 1)), np.array([q]), target=target)
+    )
+    assert found.short_request_points == 0
+    assert found.expected_g == pytest.approx(
+        sum(c * x for c, x in zip(costs, published.shares, strict=True)), rel=1e-6
+    )
+
+
+def test_without_evaluation_classes_or_tenants_it_is_solved_as_published(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("not the published program")
+
+    monkeypatch.setattr(joint, "solve", never)
+    assert plan(inputs()).active_constraint == "quality"
+    assert plan(inputs(confidence=0.95)).active_constraint == "quality"  # a prior has no covariance
+    s = covariance((0.4, 0.34, 0.26), 400)
+    assert plan(inputs(confidence=0.5, covariance=s)).confidence is None
+    out = Group(tenant="quiet", opted_out=True, traffic=0.5)
+    assert plan(inputs(groups=(out,))).shares == plan(inputs()).shares
+
+
+# --- what always holds ---------------------------------------------------------------------------
+
+
+@st.composite
+def situations(draw: st.DrawFn) -> Inputs:
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    classes, tenants = draw(st.integers(0, 4)), draw(st.integers(0, 4))
+    traffic = rng.dirichlet(np.ones(classes + tenants + 1)).round(3)
+    traffic[rng.random(len(traffic)) < 0.2] = 0.0
+
+    def drawn() -> tuple[float, ...]:
+        return tuple(map(float, rng.dirichlet(np.ones(4))[:3] + 1e-3))
+
+    q = drawn()
+    judged = int(rng.integers(20, 4000))
+    groups = [
+        Group(tenant=f"t{i}", traffic=float(traffic[i]), minimum=float(rng.uniform(0.01, 1)))
+        if rng.random() < 0.8
+        else Group(tenant=f"t{i}", traffic=float(traffic[i]), opted_out=True)
+        for i in range(tenants)
+    ]
+    for i in range(classes):
+        own, n = drawn(), int(rng.integers(5, max(6, judged // classes)))
+        groups.append(
+            Group(
+                task=f"c{i}",
+                traffic=float(traffic[tenants + i]),
+                minimum=float(rng.choice([0.0, 0.8])),
+                profile=profile(own, tuple(map(float, rng.uniform(5, 100, 3)))),
+                covariance=covariance(tuple(x / 1.01 for x in own), n),
+                judged=n,
+                shrunk=float(rng.choice([0.0, 0.4, 1.0])),
+            )
+        )
+    made = inputs(
+        float(rng.uniform(100, 300)),
+        profile=profile(q),
+        covariance=covariance(tuple(x / 1.01 for x in q), judged),
+        judged=judged,
+        confidence=draw(st.sampled_from([0.5, 0.9, 0.99])),
+        against=draw(st.sampled_from(["own", "pooled"])),
+        exploration_share=float(rng.choice([0.0, 0.02])),
+        groups=tuple(groups),
+        xi=float(rng.uniform(0.02, 0.4)),
+    )
+    if draw(st.booleans()):
+        made = replace(made, caps=Caps(most=(1.0, 0.5, 0.5), step=0.2), previous=(0.9, 0.1, 0.0))
+    if draw(st.booleans()):
+        ahead = tuple(map(float, rng.uniform(100, 300, 6)))
+        horizon = Horizon(ahead, (10.0,) * 6, 0.9, float(rng.uniform(-20, 20)), "test")
+        made = replace(made, mode="bank", horizon=horizon)
+    return made
+
+
+@settings(max_examples=120, deadline=None)
+@given(situations())
+def test_floor_minima_and_opt_outs_hold(given_: Inputs) -> None:
+    made = plan(given_)
+    assert made.active_constraint != "infeasible", made.degraded
+    assert made.degraded == {}
+    mixes = [made.shares, *(group.shares for group in made.groups)]
+    for shares in mixes:
+        assert math.fsum(shares) == pytest.approx(1)
+        assert min(shares) >= -1e-9
+    for group in made.groups:
+        assert group.expected_preference >= group.minimum - 1e-6
+        if group.opted_out:
+            assert group.shares == L0
+    if given_.mode == "paper" and not all(g.opted_out for g in given_.groups):
+        assert made.expected_preference >= made.floor - 1e-6
+
+
+@settings(max_examples=30, deadline=None)
+@given(situations())
+def test_stored_inputs_solve_to_the_same(given_: Inputs) -> None:
+    made = plan(given_)
+    publisher = Publisher(CONFIG, PACK, 1, wall=lambda: 1.0, uptime=lambda: 1.0)
+    policy = publisher.publish(made, None, overridden=False, pause_reason=None, trigger="t")
+    again, same = history.solve_again(pb.Decision(policy=policy, inputs_json=history.dump(given_)))
+    assert same
+    assert again.shares == made.shares
+    del policy.mixes[:]
+    assert history.solve_again(pb.Decision(policy=policy, inputs_json=history.dump(given_)))[1] == (
+        not made.groups
+    )
+
+
+def test_the_cleanest_hour_is_all_l0_whatever_is_asked() -> None:
+    q = (0.4, 0.34, 0.26)
+    groups = (
+        Group(tenant="acme", traffic=0.3, minimum=1.0),
+        Group(
+            task="code", traffic=0.3, profile=profile(q), covariance=covariance(q, 30), judged=30
+        ),
+    )
+    made = plan(
+        inputs(100.0, covariance=covariance(q, 100), judged=100, confidence=0.99, groups=groups)
+    )
+    assert made.shares == pytest.approx(L0)
+    assert all(group.shares == pytest.approx(L0) for group in made.groups)
+    assert made.active_constraint == "quality"
+
+
+def test_a_minimum_that_caps_rule_out_is_l0_and_degraded() -> None:
+    caps = Caps(most=(0.5, 1.0, 1.0))
+    acme = Group(tenant="acme", traffic=0.3, minimum=0.99)
+    made = plan(inputs(300.0, caps=caps, groups=(acme,)))
+    assert made.groups[0].shares == L0
+    assert "minimum 0.9900 of tenant acme is" in made.degraded["minima"]
+    assert made.shares[0] <= 0.5
+
+
+def test_an_exploration_share_yields_to_a_tenants_minimum_alone() -> None:
+    acme = Group(tenant="acme", traffic=0.3, minimum=1.0)
+    made = plan(inputs(300.0, exploration_share=0.02, groups=(acme,)))
+    assert made.groups[0].shares == pytest.approx(L0)
+    assert min(made.shares) == pytest.approx(0.02)
+
+
+def test_too_few_judgments_say_so() -> None:
+    q = (0.04, 0.03, 0.02)
+    made = plan(inputs(profile=profile(q), covariance=covariance(q, 10), confidence=0.99))
+    assert made.confidence is not None
+    assert made.confidence.z < made.confidence.z_wanted
+    assert "for want of judgments" in "\n".join(made.lines())
+
+
+# --- who stands above whom -----------------------------------------------------------------------
+
+Q = (0.40, 0.34, 0.20)
+ACME, QUIET = Group(tenant="acme", traffic=0.3, minimum=0.9), Group(tenant="quiet", opted_out=True)
+CODE = Group(task="code", traffic=0.3, profile=profile(Q))
+
+
+def everyone(**fields: object) -> Inputs:
+    return inputs(profile=profile(Q), groups=(ACME, QUIET, CODE), **fields)
+
+
+def test_a_pin_keeps_promises_and_nothing_else() -> None:
+    made = plan(everyone(pinned=(0.0, 0.0, 1.0)))
+    acme, quiet = made.groups
+    assert made.shares == (0, 0, 1)
+    assert acme.shares == pytest.approx((0.8, 0, 0.2))  # half of L0's preference: 0.8 + 0.1
+    assert quiet.shares == L0
+    mild = plan(everyone(pinned=(0.5, 0.5, 0.0)))
+    assert mild.groups[0].shares == (0.5, 0.5, 0.0)  # 92.5 %: as pinned
+
+
+def test_pause_shadow_and_blocks_of_l0_are_for_everybody() -> None:
+    for made in (
+        plan(everyone(paused=True)),
+        plan(everyone(held="shadow")),
+        plan(everyone(held="block")),
+        plan(everyone(held="block", pinned=(0.0, 0.0, 1.0))),
+    ):
+        assert made.shares == L0
+        assert made.groups == ()
+    shadow = plan(everyone(held="shadow"))
+    assert len(shadow.decided) == 3
+    assert shadow.expected_preference == pytest.approx(plan(everyone()).expected_preference)
+
+
+def test_a_policy_explains_its_mixes_as_its_plan_does() -> None:
+    made = plan(everyone(covariance=covariance(Q, 400), judged=400, confidence=0.9))
+    publisher = Publisher(CONFIG, PACK, 1, wall=lambda: 1.0, uptime=lambda: 1.0)
+    from datetime import UTC, datetime
+
+    from sprout.carbon import Intensity
+
+    value = Intensity(200.0, "NL", "trace", "direct", "average", datetime.now(UTC))
+    policy = publisher.publish(made, value, overridden=False, pause_reason=None, trigger="t")
+    assert messages.plan_of(policy).lines() == made.lines()
+    assert [m.basis for m in policy.mixes] == ["tenant's minimum", "tenant opted out", "class"]
+
+
+def test_what_is_news() -> None:
+    def news(new: Inputs) -> str | None:
+        return trigger(plan(everyone()), plan(new), intensity_g_per_kwh=5, profile_ratio=0.1)
+
+    assert news(everyone()) is None
+    assert news(replace(everyone(), evaluation="e2")) == "evaluation"
+    assert news(replace(everyone(), groups=(ACME, QUIET))) == "mixes"
+    assert news(replace(everyone(), groups=(replace(ACME, minimum=0.95), QUIET, CODE))) == "mixes"
+    a_little = replace(CODE, traffic=0.32)
+    assert news(replace(everyone(), groups=(ACME, QUIET, a_little))) is None
+    dear = replace(CODE, profile=profile(Q, (600, 20, 15)))
+    assert news(replace(everyone(), groups=(ACME, QUIET, dear))) == "profile"
+
+
+# --- covariance ----------------------------------------------------------------------------------
+
+
+def test_tenants_share_judgments_with_everybody_and_classes_their_own() -> None:
+    s, own = covariance(Q, 400), covariance((0.5, 0.3, 0.2), 100)
+    rows = [
+        Group(covariance=s, judged=400),
+        ACME,
+        Group(task="a", profile=profile(Q), covariance=own, judged=100),
+        Group(task="b", profile=profile(Q), covariance=own, judged=100, shrunk=0.5),
+    ]
+    joined = joint.covariance(rows)
+    # The same estimate, judgment for judgment.
+    assert np.array_equal(joined[0, :, 1, :], joined[0, :, 0, :])
+    assert np.array_equal(joined[1, :, 1, :], joined[0, :, 0, :])
+    # To within what was cut off for it to be a covariance.
+    assert joined[0, :, 0, :] == pytest.approx(np.array(s), abs=1e-5)
+    assert joined[0, :, 2, :] == pytest.approx(np.array(own) / 4, abs=1e-5)
+    assert joined[2, :, 3, :] == pytest.approx(np.zeros((3, 3)), abs=1e-5)
+    flat = joined.reshape(12, 12)
+    assert np.linalg.eigvalsh(flat).min() > -1e-12
+    for i, row in enumerate((s, s, own, own)):  # none smaller than stated
+        assert np.linalg.eigvalsh(joined[i, :, i, :] - np.array(row)).min() > -1e-12
+
+
+# --- what it is made from ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "c.sqlite")
+
+
+def policy(*mixes: pb.Mix) -> bytes:
+    shares = [pb.LevelShare(level=f"L{i}", share=x) for i, x in enumerate((0.5, 0.3, 0.2))]
+    return pb.Policy(shares=shares, canary_share=1.0, mixes=mixes).SerializeToString()
+
+
+def add(store: Store, first: int, count: int, **fields: object) -> None:
+    made = {
+        **{"segment_uid": 5, "policy_version": 1, "ending": pb.ENDING_DELIVERED},
+        **{"energy_joules": 10.0, "device_seconds": 1.0, "output_tokens": 50, **fields},
+    }
+    store.add_outcomes(
+        [inbox.row("n", pb.Outcome(ticket=first + i, **made)) for i in range(count)]  # type: ignore[arg-type]
+    )
+
+
+def test_tenants_that_opted_out_are_not_measured(store: Store) -> None:
+    """Nothing is drawn for them: their L0 would not be what the others' L1 is compared with."""
+    out = pb.Mix(tenant="quiet", basis="tenant opted out")
+    out.shares.add(level="L0", share=1.0)
+    store.add_policy(0, 1, PACK.hash, time.time(), policy(out))
+    add(store, 1, 10)
+    add(store, 100, 10, tenant="quiet", energy_joules=1000.0)
+    (l0,) = store.measured(1, PACK.hash, 100)
+    assert (l0.outcomes, l0.energy_joules) == (10, 10)
+
+
+def test_a_class_falls_back_to_all_in_its_own_ratio(store: Store) -> None:
+    store.add_policy(0, 1, PACK.hash, time.time(), policy())
+    add(store, 1, 60)
+    add(store, 100, 60, level=1, energy_joules=5.0)
+    add(store, 200, 30, task="code", energy_joules=40.0)
+    add(store, 300, 10, task="code", level=1, energy_joules=7.0)  # too few
+    add(store, 400, 9, task="rare", energy_joules=40.0)
+    config = ControlConfig(min_outcomes=30)
+    classes = Classes(config, PACK)
+    found = quality(
+        evaluation(classes={"code": ((0.5, 0.3, 0.2), 90), "rare": ((0.5, 0.3, 0.2), 9)})
+    )
+    rows = priors(Config(control=config), PACK.levels)
+    rows = tuple(replace(p, energy_joules=e) for p, e in zip(rows, (20.0, 5.0, 2.0), strict=True))
+    (code,) = classes.look(store, found, rows, rows, time.time())
+    assert code.task == "code"
+    assert code.traffic == pytest.approx(40 / 169, abs=1e-3)
+    assert [p.energy_joules for p in code.profile] == pytest.approx([40, 10, 4])  # twice all's
+    assert [p.energy_basis for p in code.profile] == ["measured", SCALED, SCALED]
+    assert code.judged == 90
+    assert code.profile[1].preference_se == pytest.approx(math.sqrt(0.3 * 0.7 / 90))
+    # Marginal energy in the ratio that attributed has.
+    marginal = tuple(
+        replace(p, energy_joules=1.0, energy_basis="marginal, at the present load") for p in rows
+    )
+    (decided,) = classes.look(store, found, rows, marginal, time.time())
+    assert [p.energy_joules for p in decided.profile] == pytest.approx([2, 2, 2])
+    # Without any of its own at any level it is all's.
+    few = Classes(ControlConfig(min_outcomes=35), PACK).look(store, found, rows, rows, time.time())
+    assert [p.energy_basis for p in few[0].profile] == [OF_ALL] * 3
+    off = ControlConfig(classes=False, tenants={"a": TenantConfig(opt_out=True)})
+    assert [g.key for g in Classes(off, PACK).look(store, found, rows, rows, 0.0)] == [("a", "")]
+
+
+def test_the_budget_counts_what_was_decided_with() -> None:
+    worth = Worth(
+        profile((0.4, 0.3, 0.2)), (ACME, QUIET, replace(CODE, profile=profile((0.5, 0.45, 0.1))))
+    )
+    assert worth.of("", "", 1) == pytest.approx(0.75)
+    assert worth.of("", "code", 1) == pytest.approx(0.9)
+    assert worth.of("acme", "code", 1) == pytest.approx(0.75)
+    assert worth.of("", "", 3) is None
+    pooled = replace(worth, against="pooled")  # 0.3 at 0.5, the others at 0.4
+    assert pooled.of("", "code", 1) == pytest.approx(0.45 / 0.43)
+
+
+def test_an_older_store_is_brought_up_to_date(tmp_path: Path) -> None:
+    path = tmp_path / "c.sqlite"
+    Store(path).close()
+    with sqlite3.connect(path) as db:  # as version 1 left it
+        db.execute("ALTER TABLE outcomes DROP COLUMN tenant")
+        db.execute("DROP TABLE evaluations")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    store = Store(path)
+    store.add_policy(0, 1, PACK.hash, time.time(), policy())
+    add(store, 1, 2, tenant="acme")
+    assert store.traffic(PACK.hash, 10) == [("acme", "", 2)]
+    assert store.evaluations(1) == []
+    store.close()
+    with sqlite3.connect(path) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (tables.VERSION,)
+    db.close()
+    Store(path).close()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("minimun = 0.9", "did you mean control.tenants.acme.minimum"),
+        ("minimum = 1.1", "less than or equal to 1"),
+        ("minimum = 0.9\nopt_out = true", "either a minimum or opt_out"),
+        ("", "either a minimum or opt_out"),
+    ],
+)
+def test_a_tenant_gets_one_promise(tmp_path: Path, text: str, message: str) -> None:
+    from sprout.config import load
+
+    path = tmp_path / "sprout.toml"
+    path.write_text(f"[control.tenants.acme]\n{text}\n")
+    with pytest.raises(ConfigError, match=message):
+        load(path, environ={})

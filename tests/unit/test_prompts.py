@@ -1,0 +1,437 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sampled prompts on their way: the agent's side against a recorder, then the whole way."""
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+import tiny_tokenizer
+from control_plane import WAIT_S, code_of, configure, first, running, stub_of
+from test_preprocess import policy as board_policy
+from test_preprocess import prompt
+
+from sprout import channel
+from sprout.agent import prompts as agent_prompts
+from sprout.agent.prompts import Prompts
+from sprout.config import Config, EvaluateConfig, SamplingConfig
+from sprout.control import prompts as control_prompts
+from sprout.control.prompts import within
+from sprout.control.reservoir import Reservoir
+from sprout.errors import ConfigError
+from sprout.request.preprocess import Preprocessor
+from sprout.request.settings import HINTS, PreprocessSettings
+from sprout.serve.state import StackPaths, remove_shared_memory
+from sprout.v1 import control_pb2 as pb
+from sprout.v1.control_pb2_grpc import (
+    ControlServicer,
+    ControlStub,
+    add_ControlServicer_to_server,
+)
+from sprout_ext.board import BoardWriter, Flag
+from sprout_ext.ring import Ring, rings
+
+FACTS: dict[str, Any] = {
+    "level": 1,
+    "flags": int(Flag.PINNED),
+    "policy_version": 3,
+    "propensity": 0.5,
+    "max_tokens": 9,
+    "task": b"maths",
+    "tenant": b"shop",
+}
+ON = SamplingConfig(share=0.5)
+
+
+def put(ring: Ring, *texts: str, **changes: Any) -> None:
+    for text in texts:
+        facts = {**FACTS, "opened_ns": time.monotonic_ns()} | changes
+        assert ring.write(text.encode(), **facts)
+
+
+def die(memory: Path) -> None:
+    """A stub that samples one prompt, and ends without a word."""
+    code = (
+        "import os, sys; from sprout_ext.ring import Ring\n"
+        "ring = Ring.create(sys.argv[1], 0, 1, slots=4, prompt_bytes=50)\n"
+        "ring.write(b'last words', level=0, flags=0, policy_version=0, propensity=1, max_tokens=1,"
+        " opened_ns=1, task=b'', tenant=b'')\n"
+        "os._exit(0)"
+    )
+    subprocess.run([sys.executable, "-c", code, memory], check=True, timeout=60)
+
+
+class Recorder(ControlServicer):
+    """Takes prompts, or refuses them with `refuse`."""
+
+    def __init__(self) -> None:
+        self.prompts: list[pb.SampledPrompt] = []
+        self.sizes: list[int] = []
+        self.refuse: grpc.StatusCode | None = None
+        self._server = grpc.server(ThreadPoolExecutor(2))
+        add_ControlServicer_to_server(self, self._server)
+        self.port = self._server.add_insecure_port("127.0.0.1:0")
+        self._server.start()
+
+    def ReportPrompts(  # noqa: N802
+        self, request: pb.ReportPromptsRequest, context: Any
+    ) -> pb.ReportPromptsResponse:
+        if self.refuse:
+            context.abort(self.refuse, "refused")
+        self.prompts += request.prompts
+        self.sizes.append(len(request.prompts))
+        return pb.ReportPromptsResponse(kept=len(request.prompts))
+
+    def stop(self) -> None:
+        self._server.stop(0).wait(10)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    found = Recorder()
+    yield found
+    found.stop()
+
+
+@pytest.fixture
+def make(memory: Path, recorder: Recorder) -> Iterator[Callable[[SamplingConfig], Prompts]]:
+    """The agent's part on `memory`."""
+    closing: list[Any] = []
+
+    def make(sampling: SamplingConfig) -> Prompts:
+        calls = channel.connect(f"127.0.0.1:{recorder.port}")
+        made = Prompts(ControlStub(calls), sampling, memory, node="n1", interval_s=0.01)
+        closing.extend((made, calls))
+        return made
+
+    yield make
+    for each in closing:
+        each.close()
+
+
+def look(prompts: Prompts) -> None:
+    prompts.look(threading.Event())
+
+
+def texts(recorder: Recorder) -> list[str]:
+    return [prompt.text for prompt in recorder.prompts]
+
+
+# --- the agent -----------------------------------------------------------------------------------
+
+
+def test_a_prompt_travels_with_what_it_was_served_with(make, memory: Path, recorder: Recorder):
+    ring = Ring.create(memory, 0, 1, slots=4, prompt_bytes=50)
+    before = time.time()
+    put(ring, "Wie geht's, Jürgen?")
+    put(ring, "two", flags=int(Flag.CONTROL), task=b"", tenant=b"")
+    prompts = make(ON)
+    look(prompts)
+    one, two = recorder.prompts
+    assert (one.text, one.task, one.tenant) == ("Wie geht's, Jürgen?", "maths", "shop")
+    assert (one.level, one.propensity, one.max_tokens, one.policy_version) == (1, 0.5, 9, 3)
+    assert (one.pinned, one.off, one.control, one.redacted) == (True, False, False, False)
+    assert (two.pinned, two.off, two.control, two.task) == (False, False, True, "")
+    assert before - 1 < one.sampled_at.ToNanoseconds() / 1e9 < time.time() + 1
+    assert 0 != one.id != two.id != 0
+    counters = prompts.counters()
+    assert (counters["prompts_sampled"], counters["prompts_sent"]) == (2, 2)
+    look(prompts)
+    assert len(recorder.prompts) == 2
+    assert b"rgen" not in ring.path.read_bytes()
+
+
+def test_rings_of_the_dead_are_drained_and_taken_away(make, memory: Path, recorder: Recorder):
+    die(memory)
+    alive = Ring.create(memory, 1, 1, slots=4, prompt_bytes=50)
+    prompts = make(ON)
+    look(prompts)
+    assert texts(recorder) == ["last words"]
+    assert [reader.path for reader in rings(memory)] == [alive.path]
+    put(alive, "more")
+    look(prompts)
+    assert prompts.counters()["prompts_sampled"] == 2  # the dead one's is in the sum
+
+
+def test_where_sampling_is_off_the_dead_are_taken_away_unread(make, memory: Path, recorder):
+    die(memory)
+    alive = Ring.create(memory, 1, 1, slots=4, prompt_bytes=50)
+    put(alive, "of a stub that samples")
+    prompts = make(SamplingConfig(redact_command=("no-such-program",)))
+    look(prompts)
+    assert recorder.prompts == []
+    assert [reader.path for reader in rings(memory)] == [alive.path]
+    assert prompts.counters() == {}
+
+
+def test_foreign_files_are_left_alone(make, memory: Path, recorder: Recorder):
+    (memory / "prompts-beef").write_bytes(b"not a ring" * 100)
+    (memory / "prompts-0001.7.new").write_bytes(b"")
+    put(Ring.create(memory, 0, 1, slots=4, prompt_bytes=50), "fine")
+    look(make(ON))
+    assert texts(recorder) == ["fine"]
+    assert (memory / "prompts-beef").exists()
+
+
+def test_batches_are_bounded(make, memory: Path, recorder: Recorder, monkeypatch):
+    monkeypatch.setattr(agent_prompts, "BATCH", 10)
+    monkeypatch.setattr(agent_prompts, "BATCH_BYTES", 2000)
+    ring = Ring.create(memory, 0, 1, slots=64, prompt_bytes=900)
+    put(ring, *(str(i) for i in range(25)), *(["x" * 900] * 4))
+    look(make(ON))
+    assert sum(recorder.sizes) == 29
+    assert max(recorder.sizes) == 10
+    assert recorder.sizes[-1] <= 2
+
+
+def test_while_nobody_answers_prompts_wait_and_the_oldest_go(make, memory: Path, recorder):
+    recorder.refuse = grpc.StatusCode.UNAVAILABLE
+    ring = Ring.create(memory, 0, 1, slots=4096, prompt_bytes=50)
+    prompts = make(ON)
+    put(ring, *(str(i) for i in range(agent_prompts.QUEUE + 5)))
+    look(prompts)
+    look(prompts)
+    assert prompts.counters()["prompts_dropped"] == 5
+    recorder.refuse = None
+    look(prompts)
+    assert texts(recorder) == [str(i) for i in range(5, agent_prompts.QUEUE + 5)]
+
+
+@pytest.mark.parametrize(
+    "code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.INVALID_ARGUMENT]
+)
+def test_what_is_refused_for_good_is_not_sent_again(code, make, memory: Path, recorder):
+    recorder.refuse = code
+    prompts = make(ON)
+    put(Ring.create(memory, 0, 1, slots=4, prompt_bytes=50), "one", "two")
+    look(prompts)
+    recorder.refuse = None
+    look(prompts)
+    assert recorder.prompts == []
+    assert prompts.counters()["prompts_not_taken"] == 2
+
+
+def test_what_was_overwritten_is_counted(make, memory: Path, recorder: Recorder):
+    ring = Ring.create(memory, 0, 1, slots=2, prompt_bytes=5)
+    put(ring, "one", "two", "three", "four")
+    ring.write(b"too long", **FACTS, opened_ns=0)
+    ring.refused()
+    ring.unknown()
+    prompts = make(ON)
+    look(prompts)
+    assert texts(recorder) == ["three", "four"]
+    counters = prompts.counters()
+    assert counters["prompts_missed"] == 2
+    names = ("prompts_too_long", "prompts_refused", "prompts_unknown")
+    assert [counters[name] for name in names] == [1, 1, 1]
+
+
+REDACT = """
+import json, sys
+for line in sys.stdin:
+    text = json.loads(line)["text"]
+    if text == "crash":
+        sys.exit(1)
+    print(json.dumps({"text": None if text == "keep" else text.replace("Ada", "X")}), flush=True)
+"""
+
+
+def test_the_redaction_sees_each_prompt_first(make, memory: Path, recorder, monkeypatch):
+    monkeypatch.setattr(agent_prompts, "backoff_s", lambda _: 0.0)
+    ring = Ring.create(memory, 0, 1, slots=8, prompt_bytes=50)
+    put(ring, "I am Ada", "keep", "crash", "nobody")
+    prompts = make(SamplingConfig(share=0.5, redact_command=(sys.executable, "-c", REDACT)))
+    look(prompts)
+    assert [(p.text, p.redacted) for p in recorder.prompts] == [("I am X", True), ("nobody", False)]
+    counters = prompts.counters()
+    assert (counters["prompts_withheld"], counters["prompts_redaction_failed"]) == (1, 1)
+
+
+def test_a_redaction_that_is_not_there_is_named(make):
+    with pytest.raises(ConfigError, match="redact_command"):
+        make(SamplingConfig(share=0.5, redact_command=("no-such-program",)))
+
+
+def test_the_thread_ends_when_it_is_told(make, memory: Path, recorder: Recorder):
+    stop = threading.Event()
+    prompts = make(ON)
+    thread = threading.Thread(target=prompts.run, args=(stop,))
+    thread.start()
+    put(Ring.create(memory, 0, 1, slots=8, prompt_bytes=50), "one")
+    while not recorder.prompts:
+        time.sleep(0.005)
+    stop.set()
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+# --- the control plane ---------------------------------------------------------------------------
+
+
+def sampling(state: Path, **fields: Any) -> Config:
+    evaluate = EvaluateConfig(sampling=SamplingConfig(**{"share": 0.5} | fields))
+    return configure(state).model_copy(update={"evaluate": evaluate})
+
+
+def made(number: int = 1, **fields: Any) -> pb.SampledPrompt:
+    prompt = pb.SampledPrompt(id=number, text="t", propensity=0.5)
+    prompt.sampled_at.GetCurrentTime()
+    prompt.MergeFrom(pb.SampledPrompt(**fields))
+    return prompt
+
+
+def report(*prompts: pb.SampledPrompt) -> pb.ReportPromptsRequest:
+    return pb.ReportPromptsRequest(node="n1", prompts=prompts)
+
+
+def refusal(call: Any, request: Any) -> grpc.StatusCode:
+    with pytest.raises(grpc.RpcError) as error:
+        call(request, timeout=WAIT_S)
+    return code_of(error)
+
+
+def test_where_sampling_is_off_nothing_is_taken_and_nothing_drawn(tmp_path: Path):
+    with running(configure(tmp_path)) as address, stub_of(address) as stub:
+        off = grpc.StatusCode.FAILED_PRECONDITION
+        assert refusal(stub.ReportPrompts, report(made())) is off
+        assert refusal(stub.DrawPrompts, pb.DrawPromptsRequest(count=1)) is off
+
+
+def test_what_is_reported_can_be_drawn_by_class_and_each_draw_is_audited(tmp_path: Path):
+    with running(sampling(tmp_path)) as address, stub_of(address) as stub:
+        first(stub)
+        many = [made(i + 1, task="a" if i else "b", text=f"text {i}") for i in range(20)]
+        assert stub.ReportPrompts(report(*many), timeout=WAIT_S).kept == 20
+        assert stub.ReportPrompts(report(*many), timeout=WAIT_S).kept == 20  # the same ones
+        status = stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S)
+        assert dict(status.evaluation.prompts) == {"a": 19, "b": 1}
+        request = pb.DrawPromptsRequest(count=4, seed=1, actor="tests")
+        drawn = stub.DrawPrompts(request, timeout=WAIT_S).prompts
+        assert sorted(p.task for p in drawn) == ["a", "a", "a", "b"]
+        assert {(p.propensity, p.inclusion) for p in drawn} == {(0.5, 1.0)}
+        request.without.extend(p.id for p in drawn)
+        again = stub.DrawPrompts(request, timeout=WAIT_S).prompts
+        assert len(again) == 4
+        assert not {p.id for p in drawn} & {p.id for p in again}
+        audit = stub.ListAudit(pb.ListAuditRequest(), timeout=WAIT_S).entries
+        assert [entry.action for entry in audit] == ["draw-prompts"] * 2
+        assert audit[0].claimed == "tests"
+        assert audit[0].who_basis == "uid"
+        assert '"count": 4' in audit[0].after_json
+        assert "text" not in audit[0].after_json
+    # In memory alone: neither the store nor any other file has a prompt, and a restart has none.
+    for file in tmp_path.rglob("*"):
+        assert not file.is_file() or b"text 1" not in file.read_bytes()
+    with running(sampling(tmp_path)) as address, stub_of(address) as stub:
+        assert not stub.DrawPrompts(pb.DrawPromptsRequest(count=4), timeout=WAIT_S).prompts
+
+
+def test_what_is_out_of_range_is_refused_whole(tmp_path: Path):
+    bad = [
+        made(0),
+        made(text="x" * 65_537),
+        made(task="x" * 65),
+        made(tenant="x" * 65),
+        made(level=8),
+        made(propensity=1.5),
+        made(propensity=float("nan")),
+        pb.SampledPrompt(id=1, text="t", propensity=0.5),
+    ]
+    with running(sampling(tmp_path)) as address, stub_of(address) as stub:
+        first(stub)
+        invalid = grpc.StatusCode.INVALID_ARGUMENT
+        for prompt in bad:
+            assert refusal(stub.ReportPrompts, report(made(7), prompt)) is invalid, prompt
+        assert refusal(stub.ReportPrompts, report(*map(made, range(1, 258)))) is invalid
+        assert refusal(stub.ReportPrompts, pb.ReportPromptsRequest(prompts=[made()])) is invalid
+        for count in (0, 1001):
+            assert refusal(stub.DrawPrompts, pb.DrawPromptsRequest(count=count)) is invalid
+        many = pb.DrawPromptsRequest(count=1, without=range(control_prompts.MAX_WITHOUT + 1))
+        assert refusal(stub.DrawPrompts, many) is invalid
+        long = pb.DrawPromptsRequest(count=1, actor="x" * 129)
+        assert refusal(stub.DrawPrompts, long) is invalid
+        assert not stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S).evaluation.prompts
+        assert not stub.ListAudit(pb.ListAuditRequest(), timeout=WAIT_S).entries
+
+
+def test_an_answer_is_no_larger_than_a_message_may_be(tmp_path: Path):
+    prompts = [made(i + 1, text="x" * 60_000) for i in range(200)]
+    assert len(within(prompts, 1 << 20)) == (1 << 20) // prompts[0].ByteSize()
+    with running(sampling(tmp_path)) as address, stub_of(address) as stub:
+        for i in range(0, 200, 40):
+            stub.ReportPrompts(report(*prompts[i : i + 40]), timeout=WAIT_S)
+        drawn = stub.DrawPrompts(pb.DrawPromptsRequest(count=200), timeout=WAIT_S).prompts
+        assert 60 <= len(drawn) < 80
+
+
+def test_what_is_past_its_retention_goes_though_nobody_asks(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control_prompts, "FORGET_S", 0.001)
+    now = [time.time()]
+    reservoir = Reservoir(10, 3600, wall=lambda: now[0])
+    reservoir.add([made()])
+
+    async def forgotten() -> None:
+        task = asyncio.create_task(control_prompts.forget_in_time(reservoir))
+        now[0] += 3601
+        while reservoir._ids:
+            await asyncio.sleep(0.001)
+        task.cancel()
+
+    assert reservoir._ids
+    asyncio.run(forgotten())
+
+
+# --- the whole way -------------------------------------------------------------------------------
+
+
+def test_from_a_request_to_a_draw(memory: Path, tmp_path: Path):
+    """Preprocessing, ring, agent, control plane, operator."""
+    board = BoardWriter(memory / "policy.board")
+    board.publish(board_policy((0.5, 0.5, 0.0), version=7))
+    settings = PreprocessSettings(
+        tokenizer_dir=tiny_tokenizer.chatml(tmp_path / "chatml"),
+        shm_dir=memory,
+        hints=HINTS,
+        flights=64,
+        sample_share=1.0,
+        sample_refuse_tenants=frozenset({b"clinic"}),
+    )
+    preprocessor = Preprocessor.open(settings)
+    asked = [prompt(f"question {i}", parameters='{"sprout_task":"maths"}') for i in range(20)]
+    asked += [prompt("private", parameters='{"sprout_sample":false}'), prompt("of no class")]
+    levels = {f"question {i}": got.level for i, got in enumerate(preprocessor.prepare(asked[:20]))}
+    preprocessor.prepare(asked[20:])
+    state = tmp_path / "state"
+    with running(sampling(state)) as address, stub_of(address) as stub:
+        agent = Prompts(stub, ON, memory, node="n1", interval_s=1)
+        look(agent)
+        counters = agent.counters()
+        assert (counters["prompts_sampled"], counters["prompts_refused"]) == (21, 1)
+        drawn = stub.DrawPrompts(pb.DrawPromptsRequest(count=100), timeout=WAIT_S).prompts
+        assert len(drawn) == 21
+        assert "private" not in {p.text for p in drawn}
+        for p in drawn:
+            if p.task:
+                assert (p.task, p.level) == ("maths", levels[p.text])
+                assert (p.propensity, p.policy_version, p.inclusion) == (0.5, 7, 1.0)
+        status = stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S)
+        assert dict(status.evaluation.prompts) == {"maths": 20, "": 1}
+        agent.close()
+    preprocessor.close()
+    board.close()
+
+
+def test_down_leaves_no_ring(memory: Path, tmp_path: Path):
+    paths = StackPaths(tmp_path / "state", memory / "shm")
+    paths.ensure()
+    put(Ring.create(paths.shm, 0, 1, slots=4, prompt_bytes=50), "left behind")
+    remove_shared_memory(paths)
+    assert os.listdir(memory) == []
