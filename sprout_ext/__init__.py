@@ -5,7 +5,17 @@ The four modules of the same names are the public face; `sprout_ext.reference` h
 Python over the same bytes, as the tests' oracle.
 """
 
-from sprout_ext.board import BoardPolicy, BoardReader, BoardState, BoardWriter, Choice, Flag
+from sprout_ext.board import (
+    MAX_MIXES,
+    NAME_LENGTH,
+    BoardMix,
+    BoardPolicy,
+    BoardReader,
+    BoardState,
+    BoardWriter,
+    Choice,
+    Flag,
+)
 from sprout_ext.clock import ClockReader, ClockState, ClockWriter
 from sprout_ext.ledger import (
     COUNTERS,
@@ -32,6 +42,9 @@ from sprout_ext.sampler import (
 __all__ = [
     "COUNTERS",
     "FLIGHT",
+    "MAX_MIXES",
+    "NAME_LENGTH",
+    "BoardMix",
     "BoardPolicy",
     "BoardReader",
     "BoardState",
