@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a client's text to token ids under a level: what the `preprocessing` model does.
 
-A batch is read, gets one policy snapshot, is encoded in one call; a request that fails fails alone.
+Of a batch the hints are read first, since a tenant's or a task class's mix is found by its name;
+then it gets one policy snapshot, is read and is encoded in one call. A request that fails fails
+alone.
 Tensors go in and out under their stock names, so that this runs without Triton.
 """
 
@@ -56,6 +58,7 @@ class Prepared:
     flags: int
     choice: Choice | None
     sequence: int
+    tenant: bytes
     task: bytes
     max_tokens: int
     opened_ns: int
@@ -115,14 +118,13 @@ class Preprocessor:
         opened_ns = time.monotonic_ns()
         first = self._sequence
         self._sequence += len(batch)
-        choices: Sequence[Choice | None] = (
-            self._board.choose_many(first, len(batch)) if self._board else [None] * len(batch)
-        )
+        heard = [self._hints(prompt) for prompt in batch]
         results: list[Prepared | SproutError] = []
         prompts: list[list[Piece]] = []
-        for offset, (prompt, choice) in enumerate(zip(batch, choices, strict=True)):
+        drawn = zip(batch, heard, self._choices(first, heard), strict=True)
+        for sequence, (prompt, hinted, choice) in enumerate(drawn, first):
             try:
-                prepared, pieces = self._read(prompt, choice, first + offset, opened_ns)
+                prepared, pieces = self._read(prompt, hinted, choice, sequence, opened_ns)
             except SproutError as error:
                 results.append(error)
                 continue
@@ -152,6 +154,7 @@ class Preprocessor:
                 policy_version=choice.version,
                 policy_seed=choice.seed,
                 sequence=prepared.sequence,
+                tenant=prepared.tenant,
                 task=prepared.task,
                 input_tokens=prepared.input_tokens,
                 max_tokens=prepared.max_tokens,
@@ -170,8 +173,34 @@ class Preprocessor:
         if self._segment:
             self._segment.close()
 
+    def _hints(self, prompt: Prompt) -> Hints | RequestError:
+        settings = self._settings
+        try:
+            return hints.read(prompt.parameters, self._pack, settings.hints, settings.probe_token)
+        except RequestError as error:
+            return error
+
+    def _choices(
+        self, first: int, heard: Sequence[Hints | RequestError]
+    ) -> Sequence[Choice | None]:
+        """Of one snapshot. What the hints say but for names is looked at later, in `_level`."""
+        if self._board is None:
+            return [None] * len(heard)
+        if heard.count(hints.NONE) == len(heard):  # nearly always
+            return self._board.choose_many(first, len(heard))
+        names = [
+            (hinted.tenant, hinted.task) if isinstance(hinted, Hints) else (b"", b"")
+            for hinted in heard
+        ]
+        return self._board.choose_many(first, len(heard), names)
+
     def _read(
-        self, prompt: Prompt, choice: Choice | None, sequence: int, opened_ns: int
+        self,
+        prompt: Prompt,
+        hinted: Hints | RequestError,
+        choice: Choice | None,
+        sequence: int,
+        opened_ns: int,
     ) -> tuple[Prepared, list[Piece]]:
         settings, given = self._settings, prompt.tensors
         query = one(given, "QUERY")
@@ -183,12 +212,21 @@ class Preprocessor:
         max_tokens = int(one(given, "REQUEST_OUTPUT_LEN"))
         if max_tokens <= 0:
             raise RequestError(f"max_tokens must be at least 1, not {max_tokens}")
-        hinted = hints.read(prompt.parameters, self._pack, settings.hints, settings.probe_token)
+        if isinstance(hinted, RequestError):
+            raise hinted
         outputs = self._outputs(given, max_tokens)
         level, flags = self._level(hinted, choice)
         pieces = self._prompter.pieces(text, level)
         prepared = Prepared(
-            outputs, level, flags, choice, sequence, hinted.task, max_tokens, opened_ns
+            outputs,
+            level,
+            flags,
+            choice,
+            sequence,
+            hinted.tenant,
+            hinted.task,
+            max_tokens,
+            opened_ns,
         )
         return prepared, pieces
 

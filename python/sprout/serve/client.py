@@ -68,18 +68,25 @@ class Client:
         level: str | None = None,
         off: bool = False,
         task: str | None = None,
+        tenant: str | None = None,
         request_id: str = "",
         options: Mapping[str, Any] | None = None,
         timeout_s: float = 120.0,
         on_text: Callable[[str], None] = lambda _: None,
     ) -> Answer:
-        """One prompt. `level` pins a level by name, `off` asks for L0.
+        """One prompt. `level` pins a level by name, `off` asks for L0, `tenant` and `task` say of
+        whom it is and of which class.
 
         options: further ensemble inputs by name (`temperature`, `seed`, …).
         Raises EngineUnavailable where Triton can't be reached or goes away under the request,
         EngineError where it answers with an error, or not within `timeout_s`.
         """
-        hints = {"sprout_level": level, "sprout_off": off or None, "sprout_task": task}
+        hints = {
+            "sprout_level": level,
+            "sprout_off": off or None,
+            "sprout_task": task,
+            "sprout_tenant": tenant,
+        }
         parameters = {key: value for key, value in hints.items() if value is not None}
         tensors: dict[str, Any] = {
             "text_input": text,
