@@ -6,7 +6,7 @@ The truth is q of all recorded preferences, as choices among three levels. Evalu
 from them *with replacement*. A situation is a task class, or one hour's published mix of them, with
 the grid of a day (five zones, three windows of 2023): the plan is made for four hours of it.
 
-    python benchmarks/bench_evaluation.py [coverage] [stopping] [bias] [shrinkage] [--quick]
+    python benchmarks/bench_evaluation.py [coverage] [stopping] [bias] [shrinkage] [cost] [--quick]
 
 `stopping` compares with a fixed sample: the smallest n at which the regret over a 95 % region *made
 for that n* (Wilson's bounds, shared among the levels as the region's are) is within the limits with
@@ -24,9 +24,11 @@ import csv
 import gzip
 import os
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -137,26 +139,79 @@ def by_hour(data: Recorded, rng: np.random.Generator, count: int = 12) -> list[S
 # --- coverage ------------------------------------------------------------------------------------
 
 
+Draw = Callable[[np.random.Generator, int], Array]
+# Judgments made up where the recorded ones are not of the method: name, method, draw, true ratios.
+MADE: tuple[tuple[str, Method, Draw, tuple[float, ...]], ...] = (
+    (
+        "exact, one difficulty a prompt",
+        "exact",
+        lambda rng, n: (rng.random((n, 1)) < [0.6, 0.5, 0.4]).astype(float),
+        (5 / 6, 2 / 3),
+    ),
+    (
+        "exact, levels independent",
+        "exact",
+        lambda rng, n: (rng.random((n, 3)) < [0.6, 0.5, 0.4]).astype(float),
+        (5 / 6, 2 / 3),
+    ),
+    (
+        "pairwise, 30 % ties",
+        "pairwise",
+        lambda rng, n: _pairs(rng.choice([0, 0.5, 1], size=(n, 2, 2), p=[0.35, 0.3, 0.35]).sum(2)),
+        (1.0, 1.0),
+    ),
+    (
+        "pairwise, 90 % ties",
+        "pairwise",
+        lambda rng, n: _pairs(rng.choice([0, 1, 2], size=(n, 2), p=[0.07, 0.9, 0.03])),
+        (0.96, 0.96),
+    ),
+    (
+        "pairwise, one-sided",
+        "pairwise",
+        lambda rng, n: _pairs(2 * (rng.random((n, 2)) < 0.1)),
+        (0.2, 0.2),
+    ),
+)
+
+
+def _pairs(others: NDArray[Any]) -> Array:
+    return np.column_stack([np.ones(len(others)), others])
+
+
 def coverage(data: Recorded, runs: int) -> None:
     rng = np.random.default_rng(1)
     print("\nTrue q_i / q_0 inside the 95 % interval (L1, L2 together), % of evaluations")
     sizes = (10, 30, 100, 300, 1000)
     print("| drawn from | " + " | ".join(f"{n} prompts" for n in sizes) + " |")
     print("| --- |" + " --- |" * len(sizes))
-    pools = [("all classes", data.scores), *zip(data.tasks, data.by_class, strict=True)]
-    for name, pool in pools:
+    for name, pool in (
+        ("all classes", data.scores),
+        *zip(data.tasks, data.by_class, strict=True),
+    ):
         q = pool.mean(axis=0)
-        row = []
-        for n in sizes:
-            held = 0
-            for _ in range(runs):
-                found = measure(pool[rng.integers(len(pool), size=n)], method="choice")
-                held += sum(
-                    not isinstance(r, Interval) or r.low <= truth <= r.high
-                    for r, truth in zip(found.ratios[1:], (q / q[0])[1:], strict=True)
-                )
-            row.append(f"{50 * held / runs:.1f}")
-        print(f"| {name} | " + " | ".join(row) + " |", flush=True)
+
+        def again(rng: np.random.Generator, n: int, pool: Array = pool) -> Array:
+            return pool[rng.integers(len(pool), size=n)]
+
+        row = [_held(rng, "choice", again, q[1:] / q[0], n, runs) for n in sizes]
+        print(f"| {name} | " + " | ".join(f"{100 * x:.1f}" for x in row) + " |", flush=True)
+    for name, method, draw, truth in MADE:
+        row = [_held(rng, method, draw, np.array(truth), n, runs) for n in sizes]
+        print(f"| {name} | " + " | ".join(f"{100 * x:.1f}" for x in row) + " |", flush=True)
+
+
+def _held(
+    rng: np.random.Generator, method: Method, draw: Draw, truth: Array, n: int, runs: int
+) -> float:
+    """Evaluations without a ratio don't count; they say so themselves."""
+    held = [
+        ratio.low <= true <= ratio.high
+        for _ in range(runs)
+        for ratio, true in zip(measure(draw(rng, n), method=method).ratios[1:], truth, strict=True)
+        if isinstance(ratio, Interval)
+    ]
+    return float(np.mean(held))
 
 
 # --- stopping ------------------------------------------------------------------------------------
@@ -464,9 +519,34 @@ def shrinking(data: Recorded, runs: int) -> None:
         )
 
 
+# --- cost ----------------------------------------------------------------------------------------
+
+
+def cost(calls: int) -> None:
+    """Of asking after each ten prompts, three levels."""
+    rng = np.random.default_rng(5)
+    for method, hours in (("choice", 1), ("pairwise", 1), ("pairwise", 24)):
+        rule = Stopping(
+            [Hour((1.2, 0.3, 0.2), 0.95)] * hours,
+            method="choice" if method == "choice" else "pairwise",
+            most_g_ratio=0.1,
+            most_points=5,
+        )
+        seconds = []
+        for _ in range(calls):
+            if method == "choice":
+                scores = np.eye(3)[rng.choice(3, size=10)]
+            else:
+                scores = _pairs(rng.choice([0, 0.5, 1, 1.5, 2], size=(10, 2)))
+            start = time.perf_counter()
+            rule.update(scores)
+            seconds.append(time.perf_counter() - start)
+        print(f"one call, {method}, {hours} h: {1000 * np.median(seconds):.1f} ms (median)")
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description="q's statistics on the published preferences")
-    names = ("coverage", "stopping", "bias", "shrinkage")
+    names = ("coverage", "stopping", "bias", "shrinkage", "cost")
     parser.add_argument("parts", nargs="*", help="of " + ", ".join(names))
     parser.add_argument("--quick", action="store_true", help="a tenth of the runs")
     options = parser.parse_args()
@@ -482,6 +562,7 @@ def main() -> int:
         "coverage": lambda: coverage(data, 2000 // few),
         "bias": lambda: bias(data, 20 // few),
         "shrinkage": lambda: shrinking(data, 300 // few),
+        "cost": lambda: cost(100),
         "stopping": lambda: stopping(data, 10 // few, 40_000),
     }
     for name, part in parts.items():

@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the compiled core costs: draws beside Python's and NumPy's own, and each request's calls.
 
+`choose_R_rows_ns` is per request of a batch of 32 under a policy with R mixes, half of tenants and
+half of task classes: `named` by a tenant that has one, `class` by a tenant without and a class that
+has one, which is the longest way.
+
 All cases take turns in each round, so that a drift of the machine hits them alike; reported are the
 median over rounds and the range. First of all the draws are checked against the NumPy reference.
 
@@ -13,6 +17,7 @@ import tempfile
 import time
 from bisect import bisect
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -21,7 +26,7 @@ import numpy as np
 from _turns import Case, looped, made_on, main, ratio, summary, table, take_turns
 
 from sprout_ext import reference
-from sprout_ext.board import BoardPolicy, BoardReader, BoardWriter
+from sprout_ext.board import MAX_MIXES, BoardMix, BoardPolicy, BoardReader, BoardWriter
 from sprout_ext.clock import ClockReader, ClockWriter
 from sprout_ext.ledger import Flights, Phase, Segment, SegmentReader
 from sprout_ext.sampler import Sampler, cuda_available, draw_batch, fold_key
@@ -30,8 +35,18 @@ SHARES = (0.5, 0.3, 0.2)
 BATCH = 1_000_000
 LOOP = 20_000
 RECORDS = 4096
+TOGETHER = 32  # requests of a batch, where mixes are measured
+ROWS = (0, MAX_MIXES // 2, MAX_MIXES)
 # target: (the better way, the bound)
 DRAW_NS, BATCH_RATIO = 150.0, 10.0
+
+
+def per_request(call: Callable[[], object]) -> Case:
+    """Mean over the requests of 32 batches, the least of 40 times: what differs here is less than
+    what others on the machine take.
+    """
+    case = looped(call, 32)
+    return lambda: min(case() for _ in range(40)) / TOGETHER
 
 
 def draws(key: int) -> dict[str, Case]:
@@ -94,6 +109,7 @@ def request_path(directory: Path) -> dict[str, Case]:
                     policy_seed=2,
                     sequence=i,
                     task=b"chat",
+                    tenant=b"acme",
                     input_tokens=10,
                     max_tokens=64,
                     opened_ns=1,
@@ -133,6 +149,32 @@ def request_path(directory: Path) -> dict[str, Case]:
     }
 
 
+def mixes(directory: Path) -> dict[str, Case]:
+    """One request's part of `choose_many`, by how many mixes there are and by who asks."""
+    deadline = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 3600 * 10**9
+    cases: dict[str, Case] = {}
+    for rows in ROWS:
+        given = [BoardMix(f"tenant-of-many-{i}", "", SHARES) for i in range(rows // 2)]
+        given += [BoardMix("", f"class-of-many-{i}", SHARES) for i in range(rows // 2)]
+        path = directory / f"{rows}.board"
+        policy = BoardPolicy(1, 2, 3, SHARES, 0.0, 1.0, False, deadline, 100.0, 1.2, 1e-4)
+        BoardWriter(path).publish(replace(policy, mixes=tuple(given)))
+        board = BoardReader(path, 3, 4, 5, 0)
+        known = max(rows // 2, 1)
+        by_tenant = [(b"tenant-of-many-%d" % (i % known), b"") for i in range(TOGETHER)]
+        by_class = [
+            (b"stranger-%d" % i, b"class-of-many-%d" % (i % known)) for i in range(TOGETHER)
+        ]
+        choose = board.choose_many
+        # Bound as defaults: each case has its own board and names.
+        cases[f"choose_{rows}_rows_ns"] = per_request(lambda choose=choose: choose(7, TOGETHER))
+        for who, names in (("named", by_tenant), ("class", by_class)):
+            cases[f"choose_{rows}_rows_{who}_ns"] = per_request(
+                lambda choose=choose, names=names: choose(7, TOGETHER, names)
+            )
+    return cases
+
+
 def check_reference(key: int) -> int:
     """The draws are the reference's, one by one and in a batch. Returns how many were compared."""
     for first in (0, 3, 2**33 + 1):
@@ -150,7 +192,7 @@ def measure(rounds: int) -> dict[str, Any]:
     key = fold_key(1, 2, 3, 4)
     compared = check_reference(key)
     with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as at:
-        cases = draws(key) | batches(key) | request_path(Path(at))
+        cases = draws(key) | batches(key) | request_path(Path(at)) | mixes(Path(at))
         times = take_turns(cases, rounds)
     draw = summary("draw_ns", times["draw_ns"])["median"]
     batch = ratio(times["generator_choice_1e6_ms"], times["batch_1e6_ms"])

@@ -10,6 +10,8 @@
 #include <cstring>
 #include <optional>
 #include <string>
+#include <string_view>
+#include <tuple>
 #include <vector>
 
 #include "board.h"
@@ -120,11 +122,64 @@ py::array_t<std::uint8_t> draw(const Shares& shares, std::uint64_t key, std::uin
   return levels;
 }
 
+// Tenant, task, shares: of the first two, exactly one is not empty.
+using MixFields = std::tuple<std::string, std::string, std::vector<double>>;
+
+Name name_given(std::string_view text, const char* what) {
+  if (!name_fits(text))
+    throw std::invalid_argument(std::string(what) + ": at most 23 bytes, none of them zero");
+  return name_of(text);
+}
+
+Asker asker_of(std::string_view tenant, std::string_view task) {
+  return {name_given(tenant, "tenant"), name_given(task, "task")};
+}
+
+// Of each request (tenant, task). By hand: pybind11 would take 100 ns for each.
+std::vector<Asker> askers_of(const py::sequence& names, std::size_t count) {
+  if (names.size() != count) throw std::invalid_argument("names: one pair a request");
+  const auto text = [](PyObject* object) {
+    char* characters = nullptr;
+    Py_ssize_t size = 0;
+    if (PyBytes_AsStringAndSize(object, &characters, &size) != 0) throw py::error_already_set();
+    return std::string_view(characters, static_cast<std::size_t>(size));
+  };
+  std::vector<Asker> askers;
+  askers.reserve(count);
+  for (const py::handle pair : names) {
+    if (!PyTuple_Check(pair.ptr()) || PyTuple_Size(pair.ptr()) != 2)
+      throw py::type_error("names: each a tuple of tenant and task");
+    askers.push_back(
+        asker_of(text(PyTuple_GetItem(pair.ptr(), 0)), text(PyTuple_GetItem(pair.ptr(), 1))));
+  }
+  return askers;
+}
+
+Mix mix_of(const MixFields& fields, std::size_t levels) {
+  const auto& [tenant, task, shares] = fields;
+  if (tenant.empty() == task.empty())
+    throw std::invalid_argument("mixes: each of a tenant or of a task");
+  if (shares.size() != levels) throw std::invalid_argument("mixes: each has as many levels");
+  const Asker whose = asker_of(tenant, task);
+  Mix mix;
+  mix.tenant = !tenant.empty();
+  mix.name = mix.tenant ? whose.tenant : whose.task;
+  std::copy(shares.begin(), shares.end(), mix.shares.begin());
+  return mix;
+}
+
+MixFields mix_fields(const Mix& mix, std::uint32_t levels) {
+  std::string name(name_text(mix.name)), none;
+  const auto* const shares = mix.shares.data();
+  return {mix.tenant ? name : none, mix.tenant ? none : name, {shares, shares + levels}};
+}
+
 Policy policy_of(std::uint64_t version, std::uint64_t seed, std::uint64_t pack_hash,
                  const std::vector<double>& shares, double control_share, double canary_share,
                  bool paused, std::int64_t deadline_boottime_ns, double intensity_g_per_kwh,
-                 double pue, double embodied_g_per_s) {
+                 double pue, double embodied_g_per_s, const std::vector<MixFields>& mixes) {
   if (shares.size() > kMaxLevels) throw std::invalid_argument("shares: at most 8 levels");
+  if (mixes.size() > kMaxMixes) throw std::invalid_argument("mixes: at most 32");
   Policy policy;
   policy.version = version;
   policy.seed = seed;
@@ -138,6 +193,8 @@ Policy policy_of(std::uint64_t version, std::uint64_t seed, std::uint64_t pack_h
   policy.intensity_g_per_kwh = intensity_g_per_kwh;
   policy.pue = pue;
   policy.embodied_g_per_s = embodied_g_per_s;
+  for (const MixFields& fields : mixes)
+    policy.mixes[policy.mix_count++] = mix_of(fields, shares.size());
   return policy;
 }
 
@@ -146,12 +203,14 @@ py::object policy_fields(BoardReader& reader) {
   if (!reader.policy(p)) return py::none();
   py::tuple shares(p.levels);
   for (std::uint32_t i = 0; i < p.levels; ++i) shares[i] = p.shares[i];
+  std::vector<MixFields> mixes;
+  for (std::uint32_t i = 0; i < p.mix_count; ++i) mixes.push_back(mix_fields(p.mixes[i], p.levels));
   return py::dict("version"_a = p.version, "seed"_a = p.seed, "pack_hash"_a = p.pack_hash,
                   "shares"_a = shares, "control_share"_a = p.control_share,
                   "canary_share"_a = p.canary_share, "paused"_a = p.paused,
                   "deadline_boottime_ns"_a = p.deadline_boottime_ns,
                   "intensity_g_per_kwh"_a = p.intensity_g_per_kwh, "pue"_a = p.pue,
-                  "embodied_g_per_s"_a = p.embodied_g_per_s);
+                  "embodied_g_per_s"_a = p.embodied_g_per_s, "mixes"_a = mixes);
 }
 
 void sampler_table(py::module_& m) {
@@ -194,14 +253,14 @@ void board_table(py::module_& m) {
           [](BoardWriter& self, std::uint64_t version, std::uint64_t seed, std::uint64_t pack_hash,
              const std::vector<double>& shares, double control_share, double canary_share,
              bool paused, std::int64_t deadline_boottime_ns, double intensity_g_per_kwh, double pue,
-             double embodied_g_per_s) {
+             double embodied_g_per_s, const std::vector<MixFields>& mixes) {
             self.publish(policy_of(version, seed, pack_hash, shares, control_share, canary_share,
                                    paused, deadline_boottime_ns, intensity_g_per_kwh, pue,
-                                   embodied_g_per_s));
+                                   embodied_g_per_s, mixes));
           },
           py::kw_only(), "version"_a, "seed"_a, "pack_hash"_a, "shares"_a, "control_share"_a,
           "canary_share"_a, "paused"_a, "deadline_boottime_ns"_a, "intensity_g_per_kwh"_a, "pue"_a,
-          "embodied_g_per_s"_a)
+          "embodied_g_per_s"_a, "mixes"_a)
       .def("clear", &BoardWriter::clear)
       .def("close", &BoardWriter::close);
   py::class_<BoardReader>(m, "BoardReader")
@@ -211,29 +270,48 @@ void board_table(py::module_& m) {
           "choose",
           [](BoardReader& self, std::uint64_t sequence) {
             Choice choice;
-            self.choose(sequence, 1, &choice);
+            self.choose(sequence, 1, nullptr, &choice);
             return choice;
           },
           "sequence"_a)
       .def(
+          "choose",
+          [](BoardReader& self, std::uint64_t sequence, const py::bytes& tenant,
+             const py::bytes& task) {
+            const Asker asker = asker_of(tenant, task);
+            Choice choice;
+            self.choose(sequence, 1, &asker, &choice);
+            return choice;
+          },
+          "sequence"_a, "tenant"_a, "task"_a = py::bytes())
+      .def(
           "choose_many",
           [](BoardReader& self, std::uint64_t first, std::size_t count) {
             std::vector<Choice> choices(count);
-            self.choose(first, count, choices.data());
+            self.choose(first, count, nullptr, choices.data());
             return choices;
           },
           "first_sequence"_a, "count"_a)
+      .def(
+          "choose_many",
+          [](BoardReader& self, std::uint64_t first, std::size_t count, const py::sequence& names) {
+            const std::vector<Asker> askers = askers_of(names, count);
+            std::vector<Choice> choices(count);
+            self.choose(first, count, askers.data(), choices.data());
+            return choices;
+          },
+          "first_sequence"_a, "count"_a, "names"_a)
       .def("_policy", &policy_fields)
       .def("_state", [](BoardReader& self) { return int(self.state()); });
 }
 
-std::string_view task_of(const FlightRow& row) {
-  return {row.task, ::strnlen(row.task, sizeof row.task)};
+py::bytes bytes_of(const char (&name)[kNameBytes]) {
+  return py::bytes(name, ::strnlen(name, sizeof name));
 }
 
 void ledger_table(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(FlightRow, ticket, slot, generation, level, flags, phase, closed,
-                       policy_version, policy_seed, sequence, task, opened_ns, input_tokens,
+                       policy_version, policy_seed, sequence, task, tenant, opened_ns, input_tokens,
                        max_tokens, output_tokens, scheduled_ns, first_token_ns, last_token_ns,
                        heartbeat_ns, closed_ns, receipt_joules, intensity_g_per_kwh, pue,
                        embodied_g_per_s);
@@ -248,7 +326,8 @@ void ledger_table(py::module_& m) {
       .def_readonly("policy_version", &FlightRow::policy_version)
       .def_readonly("policy_seed", &FlightRow::policy_seed)
       .def_readonly("sequence", &FlightRow::sequence)
-      .def_property_readonly("task", [](const FlightRow& row) { return py::bytes(task_of(row)); })
+      .def_property_readonly("task", [](const FlightRow& row) { return bytes_of(row.task); })
+      .def_property_readonly("tenant", [](const FlightRow& row) { return bytes_of(row.tenant); })
       .def_readonly("opened_ns", &FlightRow::opened_ns)
       .def_readonly("input_tokens", &FlightRow::input_tokens)
       .def_readonly("max_tokens", &FlightRow::max_tokens)
@@ -275,14 +354,16 @@ void ledger_table(py::module_& m) {
           [](Segment& self, std::uint8_t level, std::uint16_t flags, std::uint64_t policy_version,
              std::uint64_t policy_seed, std::uint64_t sequence, const py::bytes& task,
              std::uint32_t input_tokens, std::uint32_t max_tokens, std::int64_t opened_ns,
-             double intensity_g_per_kwh, double pue, double embodied_g_per_s) {
+             double intensity_g_per_kwh, double pue, double embodied_g_per_s,
+             const py::bytes& tenant) {
             return self.open_flight({level, flags, policy_version, policy_seed, sequence,
-                                     std::string_view(task), input_tokens, max_tokens, opened_ns,
-                                     intensity_g_per_kwh, pue, embodied_g_per_s});
+                                     std::string_view(task), std::string_view(tenant), input_tokens,
+                                     max_tokens, opened_ns, intensity_g_per_kwh, pue,
+                                     embodied_g_per_s});
           },
           py::kw_only(), "level"_a, "flags"_a, "policy_version"_a, "policy_seed"_a, "sequence"_a,
           "task"_a, "input_tokens"_a, "max_tokens"_a, "opened_ns"_a, "intensity_g_per_kwh"_a,
-          "pue"_a, "embodied_g_per_s"_a)
+          "pue"_a, "embodied_g_per_s"_a, "tenant"_a = py::bytes())
       .def("count", &Segment::count, "counter"_a, "n"_a = 1)
       .def("close", &Segment::close, "unlink"_a = false);
 

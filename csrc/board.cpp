@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cerrno>
 #include <cmath>
-#include <cstring>
 #include <limits>
 #include <new>
 #include <stdexcept>
@@ -19,13 +18,11 @@ using Payload = std::array<std::uint64_t, BoardBuffer::kPayload>;
 using B = BoardBuffer;
 
 constexpr std::uint64_t kPausedBit = 1 << 8, kPresentBit = 1 << 9;
-constexpr int kTries = 1000;  // a writer needs well under a microsecond, once in minutes
+constexpr int kTries = 1000;  // writings are minutes apart: the second hardly ever fails
 
 std::uint64_t checksum(std::uint64_t sequence, const Payload& payload) noexcept {
-  std::array<std::uint64_t, 1 + B::kPayload> words;
-  words[0] = sequence;
-  std::copy(payload.begin(), payload.end(), words.begin() + 1);
-  return fold(words.data(), words.size());
+  const std::uint64_t first = fold(&sequence, 1);
+  return fold(payload.data(), payload.size(), first);
 }
 
 void write_payload(BoardFile& file, const Payload& payload) noexcept {
@@ -33,15 +30,19 @@ void write_payload(BoardFile& file, const Payload& payload) noexcept {
   BoardBuffer& buffer = file.buffer[idle];
   // The next odd number, also after a writer that died while it was odd.
   const std::uint64_t odd = (load(buffer.sequence) + 1) | 1;
+  const std::uint64_t sum = checksum(odd + 1, payload);
   store(buffer.sequence, odd);
   store_all(buffer.payload, payload.data(), payload.size());
-  store(buffer.checksum, checksum(odd + 1, payload));
+  store(buffer.checksum, sum);
   store(buffer.sequence, odd + 1);
   store(file.active, idle);
 }
 
-void check(const Policy& policy) {
-  thresholds({policy.shares.data(), std::min<std::size_t>(policy.levels, kMaxLevels)});
+// The thresholds of a policy in which everything is right.
+Mixes check(const Policy& policy) {
+  if (policy.levels > kMaxLevels) throw std::invalid_argument("shares: at most 8 levels");
+  if (policy.mix_count > kMaxMixes) throw std::invalid_argument("mixes: at most 32");
+  const Mixes mixes({policy.shares.data(), policy.levels}, {policy.mixes.data(), policy.mix_count});
   const auto share = [](double value) { return value >= 0.0 && value <= 1.0; };
   if (!share(policy.control_share)) throw std::invalid_argument("control_share: not in [0, 1]");
   if (!share(policy.canary_share)) throw std::invalid_argument("canary_share: not in [0, 1]");
@@ -51,6 +52,7 @@ void check(const Policy& policy) {
     throw std::invalid_argument("pue: not a finite number > 0");
   if (!std::isfinite(policy.embodied_g_per_s) || policy.embodied_g_per_s < 0.0)
     throw std::invalid_argument("embodied_g_per_s: not a finite number >= 0");
+  return mixes;
 }
 
 }  // namespace
@@ -80,8 +82,19 @@ void board_publish(BoardFile& file, const Policy& policy) noexcept {
   payload[B::kIntensity] = bits(policy.intensity_g_per_kwh);
   payload[B::kPue] = bits(policy.pue);
   payload[B::kEmbodied] = bits(policy.embodied_g_per_s);
-  for (std::size_t i = 0; i < kMaxLevels; ++i)
-    payload[B::kShares + i] = bits(i < policy.levels ? policy.shares[i] : 0.0);
+  const auto put = [&](std::size_t at, const std::array<double, kMaxLevels>& shares) {
+    for (std::size_t i = 0; i < policy.levels; ++i) payload[at + i] = bits(shares[i]);
+  };
+  put(B::kShares, policy.shares);
+  std::uint32_t tenants = 0;
+  for (std::uint32_t i = 0; i < policy.mix_count; ++i) {
+    const Mix& mix = policy.mixes[i];
+    if (mix.tenant) tenants |= std::uint32_t{1} << i;
+    const std::size_t row = B::kRows + i * B::kRow;
+    std::copy(mix.name.begin(), mix.name.end(), payload.begin() + row);
+    put(row + mix.name.size(), mix.shares);
+  }
+  payload[B::kMixes] = pack(policy.mix_count, tenants);
   write_payload(file, payload);
 }
 
@@ -94,26 +107,26 @@ BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept {
     const BoardBuffer& buffer = file.buffer[active];
     const std::uint64_t sequence = load(buffer.sequence);
     if (sequence & 1) continue;  // flipped and being written again since `active` was read
-    Payload payload;
-    load_all(buffer.payload, payload.data(), payload.size());
-    const std::uint64_t stamp = load(buffer.checksum);
+    const Stamp stamp{active, sequence, load(buffer.checksum)};
+    const bool known = sequence != 0 && stamp == copy.stamp;
+    if (!known) {
+      copy.stamp = {};  // until it is verified
+      load_all(buffer.payload, copy.payload.data(), copy.payload.size());
+    }
     // Between the loads of `active` and `sequence` the writer may have come round to this buffer
     // and not yet flipped: what is not in force is not to be seen, since its writer may die first.
     if (load(file.active) != active) continue;
     // Each load acquires: had one of them seen a later writing, this one would see its sequence.
     if (load(buffer.sequence) != sequence) continue;
-    const bool known = copy.words[0] == sequence &&
-                       std::memcmp(copy.words.data() + 1, payload.data(), sizeof payload) == 0;
-    if (!known && stamp != checksum(sequence, payload)) return BoardState::kCorrupt;
-    copy.words[0] = sequence;
-    std::copy(payload.begin(), payload.end(), copy.words.begin() + 1);
-    return payload[B::kShape] & kPresentBit ? BoardState::kOk : BoardState::kAbsent;
+    if (!known && stamp.checksum != checksum(sequence, copy.payload)) return BoardState::kCorrupt;
+    copy.stamp = stamp;
+    return copy.payload[B::kShape] & kPresentBit ? BoardState::kOk : BoardState::kAbsent;
   }
   return BoardState::kCorrupt;
 }
 
-bool board_decode(const BoardCopy& copy, Policy& policy, Thresholds& out) noexcept {
-  const std::uint64_t* payload = copy.words.data() + 1;
+bool board_decode(const BoardCopy& copy, Policy& policy, Mixes& out) noexcept {
+  const Payload& payload = copy.payload;
   policy.version = payload[B::kVersion];
   policy.seed = payload[B::kSeed];
   policy.pack_hash = payload[B::kPackHash];
@@ -125,12 +138,21 @@ bool board_decode(const BoardCopy& copy, Policy& policy, Thresholds& out) noexce
   policy.intensity_g_per_kwh = real(payload[B::kIntensity]);
   policy.pue = real(payload[B::kPue]);
   policy.embodied_g_per_s = real(payload[B::kEmbodied]);
-  for (std::size_t i = 0; i < kMaxLevels; ++i) policy.shares[i] = real(payload[B::kShares + i]);
-  if (policy.levels > kMaxLevels) return false;
+  const auto get = [&](std::size_t at, std::array<double, kMaxLevels>& shares) {
+    for (std::size_t i = 0; i < kMaxLevels; ++i) shares[i] = real(payload[at + i]);
+  };
+  get(B::kShares, policy.shares);
+  policy.mix_count = low(payload[B::kMixes]);
+  for (std::uint32_t i = 0; i < kMaxMixes; ++i) {
+    Mix& mix = policy.mixes[i];
+    const std::size_t row = B::kRows + i * B::kRow;
+    std::copy_n(payload.begin() + row, mix.name.size(), mix.name.begin());
+    mix.tenant = (high(payload[B::kMixes]) >> i & 1) != 0;
+    get(row + mix.name.size(), mix.shares);
+  }
   try {
-    check(policy);
-    out = thresholds({policy.shares.data(), policy.levels});
-  } catch (const std::invalid_argument&) {
+    out = check(policy);
+  } catch (const std::exception&) {
     return false;
   }
   return true;
@@ -163,7 +185,6 @@ BoardFile& BoardWriter::file() {
 }
 
 void BoardWriter::publish(const Policy& policy) {
-  if (policy.levels > kMaxLevels) throw std::invalid_argument("shares: at most 8 levels");
   check(policy);
   board_publish(file(), policy);
 }
@@ -180,7 +201,8 @@ BoardReader::BoardReader(std::string path, std::uint64_t pack_hash, std::uint64_
 
 void BoardReader::remap() noexcept {
   copy_ = {};
-  decoded_ = false;
+  decoded_ = {};
+  valid_ = false;
   mapping_ = Mapping();
   try {
     Mapping mapping(path_, Access::kRead, sizeof(BoardFile));
@@ -198,22 +220,22 @@ BoardState BoardReader::refresh() noexcept {
   if (!mapping_) return unmapped_;
   const BoardFile& file = *mapping_.as<BoardFile>();
   if (!board_valid(file)) return BoardState::kCorrupt;
-  BoardCopy fresh = copy_;
-  if (const BoardState state = board_copy(file, fresh); state != BoardState::kOk) return state;
-  if (!decoded_ || fresh.words != copy_.words) {
-    copy_ = fresh;
-    decoded_ = board_decode(copy_, policy_, thresholds_);
+  if (const BoardState state = board_copy(file, copy_); state != BoardState::kOk) return state;
+  if (copy_.stamp != decoded_) {
+    decoded_ = copy_.stamp;
+    valid_ = board_decode(copy_, policy_, mixes_);
     key_ = fold_key(policy_.seed, node_id_, boot_epoch_, stub_index_);
     control_ = threshold(policy_.control_share);
     canary_ = threshold(policy_.canary_share);
   }
-  if (!decoded_) return BoardState::kCorrupt;
+  if (!valid_) return BoardState::kCorrupt;
   if (load(file.boot) != boot_id() || boottime_ns() >= policy_.deadline_boottime_ns)
     return BoardState::kExpired;
   return policy_.pack_hash == pack_hash_ ? BoardState::kOk : BoardState::kPack;
 }
 
-void BoardReader::choose(std::uint64_t first, std::size_t count, Choice* out) noexcept {
+void BoardReader::choose(std::uint64_t first, std::size_t count, const Asker* askers,
+                         Choice* out) noexcept {
   const BoardState state = refresh();
   const bool known =
       state == BoardState::kOk || state == BoardState::kExpired || state == BoardState::kPack;
@@ -244,7 +266,8 @@ void BoardReader::choose(std::uint64_t first, std::size_t count, Choice* out) no
     } else if (draw(sequence, Stream::kCanary) >= canary_) {
       out[i].flags = kHeldBack;
     } else {
-      out[i].level = static_cast<std::int32_t>(thresholds_.level(draw(sequence, Stream::kLevel)));
+      const Thresholds& mix = askers == nullptr ? mixes_.others() : mixes_.of(askers[i]);
+      out[i].level = static_cast<std::int32_t>(mix.level(draw(sequence, Stream::kLevel)));
     }
   }
 }

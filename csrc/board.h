@@ -5,7 +5,8 @@
 // Two buffers. The writer fills the idle one, stamps its checksum, and then flips `active`; the
 // buffer's sequence is odd while it is being filled. Whoever kills the writer at whatever point,
 // the active buffer is whole. A reader copies the active buffer and takes the copy only if the
-// sequence stayed the same and the checksum fits.
+// sequence stayed the same and the checksum fits. It copies once per policy: from then on it only
+// looks whether the same writing is still in force.
 #pragma once
 
 #include <array>
@@ -13,13 +14,14 @@
 #include <string>
 
 #include "mapping.h"
+#include "mixes.h"
 #include "sampler.h"
 #include "words.h"
 
 namespace sprout {
 
 inline constexpr std::uint64_t kBoardMagic = 0x3130445242525053;  // "SPRBRD01"
-inline constexpr std::uint64_t kBoardLayout = 1;
+inline constexpr std::uint64_t kBoardLayout = 2;
 
 struct Policy {
   std::uint64_t version = 0;                // control-plane epoch << 32 | counter
@@ -34,6 +36,8 @@ struct Policy {
   double intensity_g_per_kwh = 0.0;         // NaN = unknown
   double pue = 1.0;                         // building energy / device energy
   double embodied_g_per_s = 0.0;            // per device-second
+  std::array<Mix, kMaxMixes> mixes{};       // (mix_count,): for whom `shares` are not
+  std::uint32_t mix_count = 0;              // 0 … 32
 };
 
 struct BoardBuffer {
@@ -48,15 +52,18 @@ struct BoardBuffer {
     kIntensity,
     kPue,
     kEmbodied,
+    kMixes,  // how many | those of tenants << 32, a bit each
     kShares,
-    kPayload = kShares + kMaxLevels,
+    kRows = kShares + kMaxLevels,  // kMaxMixes of kRow words: name, shares
+    kRow = kNameBytes / 8 + kMaxLevels,
+    kPayload = kRows + kMaxMixes * kRow,
   };
   Word sequence;           // odd while being written
-  Word payload[kPayload];  // by Field; doubles as their bits
+  Word payload[kPayload];  // by Field; doubles as their bits; what is not used is zero
   Word checksum;           // fold(sequence, payload…)
-  Word unused[4];
+  Word unused[3];
 };
-static_assert(BoardBuffer::kPayload == 18 && sizeof(BoardBuffer) == 192);
+static_assert(BoardBuffer::kPayload == 371 && sizeof(BoardBuffer) == 3008);
 
 struct BoardFile {
   Word magic;
@@ -66,23 +73,31 @@ struct BoardFile {
   Word unused[4];
   BoardBuffer buffer[2];
 };
-static_assert(sizeof(BoardFile) == 448 && alignof(BoardFile) == 8);
+static_assert(sizeof(BoardFile) == 6080 && alignof(BoardFile) == 8);
 
 enum class BoardState : int { kOk = 0, kAbsent = 1, kExpired = 2, kCorrupt = 3, kPack = 4 };
 
-// A verified copy of a buffer. sequence 0: nothing yet.
+// What tells one writing on a board from all others.
+struct Stamp {
+  std::uint64_t active = 0, sequence = 0, checksum = 0;
+  bool operator==(const Stamp&) const = default;
+};
+
+// A verified copy of a buffer. Sequence 0: nothing yet.
 struct BoardCopy {
-  std::array<std::uint64_t, 1 + BoardBuffer::kPayload> words{};  // sequence, payload
+  Stamp stamp;
+  std::array<std::uint64_t, BoardBuffer::kPayload> payload{};
 };
 
 void board_init(BoardFile& file) noexcept;
 bool board_valid(const BoardFile& file) noexcept;  // header only
 void board_publish(BoardFile& file, const Policy& policy) noexcept;
 void board_clear(BoardFile& file) noexcept;
-// kOk, kAbsent (cleared), kCorrupt. `copy` may hold an earlier copy, which saves the checksum.
+// kOk, kAbsent (cleared), kCorrupt. `copy` may hold an earlier copy: if that is still in force, it
+// stays as it is.
 BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept;
 // False where the words are no policy (a file written by something else).
-bool board_decode(const BoardCopy& copy, Policy& policy, Thresholds& thresholds) noexcept;
+bool board_decode(const BoardCopy& copy, Policy& policy, Mixes& mixes) noexcept;
 
 // What a request gets, and why.
 enum Flag : std::uint32_t {
@@ -128,8 +143,9 @@ class BoardReader {
   BoardReader(std::string path, std::uint64_t pack_hash, std::uint64_t node_id,
               std::uint64_t boot_epoch, std::uint32_t stub_index);
   // One snapshot for all of first … first+count-1. Never throws; no call to the kernel but the
-  // clock's, and a stat once a second.
-  void choose(std::uint64_t first, std::size_t count, Choice* out) noexcept;  // out: (count,)
+  // clock's, and a stat once a second. askers: (count,), or nullptr if nobody has a name; out:
+  // (count,).
+  void choose(std::uint64_t first, std::size_t count, const Asker* askers, Choice* out) noexcept;
   // The policy that is there, valid or not; false if there is none.
   bool policy(Policy& out) noexcept;
   BoardState state() noexcept;
@@ -145,9 +161,10 @@ class BoardReader {
   Watch watch_;
   BoardState unmapped_ = BoardState::kAbsent;  // why there is no mapping
   BoardCopy copy_;
+  Stamp decoded_;       // of the copy that the rest stands for
+  bool valid_ = false;  // it is a policy
   Policy policy_;
-  Thresholds thresholds_;
-  bool decoded_ = false;
+  Mixes mixes_;
   std::uint64_t key_ = 0, control_ = 0, canary_ = 0;
 };
 

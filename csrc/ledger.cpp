@@ -133,14 +133,14 @@ std::uint64_t flight_open(SegmentView& view, std::uint32_t& cursor, const Openin
     store(line.policy_version, with.policy_version);
     store(line.policy_seed, with.policy_seed);
     store(line.sequence, with.sequence);
-    std::array<std::uint64_t, kTaskBytes / 8> task{};
-    std::memcpy(task.data(), with.task.data(), std::min(with.task.size(), kTaskBytes - 1));
+    const Name task = name_of(with.task), tenant = name_of(with.tenant);
     store_all(line.task, task.data(), task.size());
     store(line.opened_ns, ns(with.opened_ns));
     store(line.tokens, pack(with.input_tokens, with.max_tokens));
     store(line.intensity_g_per_kwh, bits(with.intensity_g_per_kwh));
     store(line.pue, bits(with.pue));
     store(line.embodied_g_per_s, bits(with.embodied_g_per_s));
+    store_all(line.tenant, tenant.data(), tenant.size());
     store(line.state, pack(Record::kOpen, generation));
     return make_ticket(view.tag, slot, generation);
   }
@@ -215,9 +215,11 @@ bool flight_read(const SegmentView& view, std::uint32_t slot, FlightRow& out) no
   out.policy_version = load(opened.policy_version);
   out.policy_seed = load(opened.policy_seed);
   out.sequence = load(opened.sequence);
-  std::array<std::uint64_t, kTaskBytes / 8> task;
-  load_all(opened.task, task.data(), task.size());
-  std::memcpy(out.task, task.data(), kTaskBytes);
+  Name name;
+  load_all(opened.task, name.data(), name.size());
+  std::memcpy(out.task, name.data(), kNameBytes);
+  load_all(opened.tenant, name.data(), name.size());
+  std::memcpy(out.tenant, name.data(), kNameBytes);
   out.opened_ns = ns(opened.opened_ns);
   out.input_tokens = low(load(opened.tokens));
   out.max_tokens = high(load(opened.tokens));
@@ -317,7 +319,8 @@ SegmentView& Segment::view() {
 }
 
 std::uint64_t Segment::open_flight(const Opening& with) {
-  if (with.task.size() >= kTaskBytes) throw std::invalid_argument("task: at most 23 bytes");
+  if (with.task.size() >= kNameBytes) throw std::invalid_argument("task: at most 23 bytes");
+  if (with.tenant.size() >= kNameBytes) throw std::invalid_argument("tenant: at most 23 bytes");
   const std::uint64_t ticket = flight_open(view(), cursor_, with);
   if (ticket == 0) count(kLedgerFull, 1);
   return ticket;

@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "mapping.h"
+#include "names.h"
 #include "words.h"
 
 namespace sprout {
@@ -26,7 +27,6 @@ namespace sprout {
 inline constexpr std::uint64_t kSegmentMagic = 0x3130474553525053;  // "SPRSEG01"
 inline constexpr std::size_t kCounters = 32;
 inline constexpr std::uint32_t kLedgerFull = 7;  // the one counter that the core itself adds to
-inline constexpr std::size_t kTaskBytes = 24;    // with at least one zero at the end
 inline constexpr std::size_t kMaxRecords = 65536;
 
 enum class Phase : std::uint32_t {
@@ -62,13 +62,13 @@ struct Record {
     Word policy_version;
     Word policy_seed;
     Word sequence;  // of the draw
-    Word task[3];   // kTaskBytes characters, zero-padded
+    Word task[3];   // a Name
     Word opened_ns;
     Word tokens;  // input_tokens | max_tokens << 32
     Word intensity_g_per_kwh;
     Word pue;
     Word embodied_g_per_s;
-    Word unused[3];
+    Word tenant[3];  // a Name
   } opened;
   struct alignas(64) Live {  // by the engine slot
     Word state;              // mark = Phase
@@ -98,7 +98,7 @@ struct Record {
   } released;
 };
 static_assert(sizeof(Record) == 384 && alignof(Record) == 64);
-inline constexpr std::uint64_t kSegmentLayout = 1 | std::uint64_t{sizeof(Record)} << 32;
+inline constexpr std::uint64_t kSegmentLayout = 2 | std::uint64_t{sizeof(Record)} << 32;
 
 // A segment in memory. Whoever makes one has checked that `records` of them are there.
 struct SegmentView {
@@ -123,7 +123,7 @@ struct Opening {
   std::uint8_t level = 0;
   std::uint16_t flags = 0;
   std::uint64_t policy_version = 0, policy_seed = 0, sequence = 0;
-  std::string_view task;  // at most kTaskBytes - 1
+  std::string_view task, tenant;  // at most kNameBytes - 1 each
   std::uint32_t input_tokens = 0, max_tokens = 0;
   std::int64_t opened_ns = 0;
   double intensity_g_per_kwh = 0.0, pue = 1.0, embodied_g_per_s = 0.0;
@@ -148,7 +148,8 @@ struct FlightRow {
   std::uint64_t policy_version;
   std::uint64_t policy_seed;
   std::uint64_t sequence;
-  char task[kTaskBytes];
+  char task[kNameBytes];
+  char tenant[kNameBytes];
   std::int64_t opened_ns;
   std::uint32_t input_tokens;  // as the engine counted, once it has ended
   std::uint32_t max_tokens;
@@ -163,7 +164,7 @@ struct FlightRow {
   double pue;
   double embodied_g_per_s;
 };
-static_assert(sizeof(FlightRow) == 168);
+static_assert(sizeof(FlightRow) == 192);
 
 // tag << 48 | slot << 32 | generation; 0 = no flight.
 constexpr std::uint64_t make_ticket(std::uint16_t tag, std::uint32_t slot,

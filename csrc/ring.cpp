@@ -19,7 +19,6 @@ namespace sprout {
 namespace {
 
 constexpr std::size_t kChecked = 8;  // head words under the checksum
-using Name = std::array<std::uint64_t, kNameBytes / 8>;
 
 constexpr std::uint64_t state_of(std::uint64_t number, RingSlot::Mark mark) noexcept {
   return number << 2 | mark;
@@ -58,17 +57,14 @@ void wipe(const RingView& view, RingSlot& slot) noexcept {
 }
 
 void store_name(Word* to, std::string_view name) noexcept {
-  Name words{};
-  std::memcpy(words.data(), name.data(), std::min(name.size(), kNameBytes - 1));
+  const Name words = name_of(name);
   store_all(to, words.data(), words.size());
 }
 
 std::string load_name(const Word* from) {
   Name words;
   load_all(from, words.data(), words.size());
-  char text[kNameBytes];
-  std::memcpy(text, words.data(), sizeof text);
-  return {text, ::strnlen(text, sizeof text)};
+  return std::string(name_text(words));
 }
 
 // A core dump is a file on a disk: prompts stay out of it.

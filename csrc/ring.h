@@ -19,12 +19,12 @@
 #include <vector>
 
 #include "mapping.h"
+#include "names.h"
 #include "words.h"
 
 namespace sprout {
 
 inline constexpr std::uint64_t kRingMagic = 0x3130474E52525053;  // "SPRRNG01"
-inline constexpr std::size_t kNameBytes = 24;  // of task and tenant, with a zero at the end
 inline constexpr std::uint32_t kMaxSlots = 65536;
 inline constexpr std::uint32_t kMaxPromptBytes = 1 << 20;
 

@@ -58,8 +58,8 @@ constexpr std::uint64_t mix64(std::uint64_t z) noexcept {
 }
 
 // Order-sensitive fold of words into one: checksums, and the key of the draws.
-constexpr std::uint64_t fold(const std::uint64_t* words, std::size_t count) noexcept {
-  std::uint64_t hash = 0;
+constexpr std::uint64_t fold(const std::uint64_t* words, std::size_t count,
+                             std::uint64_t hash = 0) noexcept {
   for (std::size_t i = 0; i < count; ++i) hash = mix64((hash + kGolden) ^ words[i]);
   return hash;
 }

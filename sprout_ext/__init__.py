@@ -5,7 +5,17 @@ The five modules of the same names are the public face; `sprout_ext.reference` h
 Python over the same bytes, as the tests' oracle.
 """
 
-from sprout_ext.board import BoardPolicy, BoardReader, BoardState, BoardWriter, Choice, Flag
+from sprout_ext.board import (
+    MAX_MIXES,
+    NAME_LENGTH,
+    BoardMix,
+    BoardPolicy,
+    BoardReader,
+    BoardState,
+    BoardWriter,
+    Choice,
+    Flag,
+)
 from sprout_ext.clock import ClockReader, ClockState, ClockWriter
 from sprout_ext.ledger import (
     COUNTERS,
@@ -33,6 +43,9 @@ from sprout_ext.sampler import (
 __all__ = [
     "COUNTERS",
     "FLIGHT",
+    "MAX_MIXES",
+    "NAME_LENGTH",
+    "BoardMix",
     "BoardPolicy",
     "BoardReader",
     "BoardState",

@@ -3,16 +3,30 @@
 
 A reader never sees half a policy, whenever the writer is killed. A policy carries a deadline in
 CLOCK_BOOTTIME; past it, or with no board, or with another directive pack, requests get level 0.
+Tenants and task classes may have a mix of their own: a tenant's stands above a class's.
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from enum import IntEnum, IntFlag
 from os import PathLike, fspath
 
 from sprout_ext import _core
 from sprout_ext._core import Choice
 
-__all__ = ["BoardPolicy", "BoardReader", "BoardState", "BoardWriter", "Choice", "Flag"]
+__all__ = [
+    "MAX_MIXES",
+    "NAME_LENGTH",
+    "BoardMix",
+    "BoardPolicy",
+    "BoardReader",
+    "BoardState",
+    "BoardWriter",
+    "Choice",
+    "Flag",
+]
+
+MAX_MIXES = 32  # of a policy
+NAME_LENGTH = 23  # characters of a tenant or a task class, at most
 
 
 class Flag(IntFlag):
@@ -39,6 +53,15 @@ class BoardState(IntEnum):
 
 
 @dataclass(frozen=True)
+class BoardMix:
+    """The shares of one tenant or of one task class: exactly one of the two names is set."""
+
+    tenant: str  # 1 … 23 printable ASCII characters
+    task: str  # the same
+    shares: tuple[float, ...]  # (levels,) of the policy, sums to 1
+
+
+@dataclass(frozen=True)
 class BoardPolicy:
     """A policy as it stands on the board."""
 
@@ -53,6 +76,13 @@ class BoardPolicy:
     intensity_g_per_kwh: float  # NaN = unknown
     pue: float  # power usage effectiveness
     embodied_g_per_s: float  # embodied carbon per device-second
+    mixes: tuple[BoardMix, ...] = ()  # at most 32; `shares` is for those whom none fits
+
+    def shares_of(self, tenant: bytes, task: bytes) -> tuple[float, ...]:
+        """(levels,) of the mix that a request of these names is under; b"" is none."""
+        of_tenant = {mix.tenant.encode(): mix.shares for mix in self.mixes if mix.tenant}
+        of_task = {mix.task.encode(): mix.shares for mix in self.mixes if mix.task}
+        return of_tenant.get(tenant) or of_task.get(task) or self.shares
 
 
 class BoardWriter(_core.BoardWriter):
@@ -66,15 +96,18 @@ class BoardWriter(_core.BoardWriter):
 
     def publish(self, policy: BoardPolicy) -> None:  # type: ignore[override]
         """Puts a policy in force. ValueError names the field that is out of range."""
-        super().publish(**asdict(policy))
+        fields = asdict(policy) | {"mixes": [astuple(mix) for mix in policy.mixes]}
+        super().publish(**fields)
 
 
 class BoardReader(_core.BoardReader):
     """Reads the board for one stub.
 
-    `choose(sequence)` gives the level of one request, `choose_many(first_sequence, count)` those of
-    a batch under one snapshot; neither raises, whatever the file holds. A board that appears or is
-    replaced is noticed within a second.
+    `choose(sequence, tenant, task)` gives the level of one request, `choose_many(first_sequence,
+    count, names)` those of a batch under one snapshot, `names` being (tenant, task) of each
+    request; b"" is none, and names may be left out. Neither raises, whatever the file holds
+    (ValueError: a name that no board can hold). A board that appears or is replaced is noticed
+    within a second.
     """
 
     def __init__(
@@ -90,7 +123,12 @@ class BoardReader(_core.BoardReader):
     def policy(self) -> BoardPolicy | None:
         """The policy on the board, expired or not; None if there is none."""
         fields = self._policy()
-        return None if fields is None else BoardPolicy(**fields)
+        if fields is None:
+            return None
+        mixes = tuple(
+            BoardMix(tenant, task, tuple(shares)) for tenant, task, shares in fields.pop("mixes")
+        )
+        return BoardPolicy(**fields, mixes=mixes)
 
     def state(self) -> str:
         """ "ok", "absent", "expired", "corrupt" or "pack"."""

@@ -108,6 +108,7 @@ FLIGHT = np.dtype(
         ("policy_seed", "u8"),
         ("sequence", "u8"),
         ("task", "S24"),
+        ("tenant", "S24"),
         ("opened_ns", "i8"),
         ("input_tokens", "u4"),
         ("max_tokens", "u4"),

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sprout_ext.board import BoardPolicy, BoardWriter
+from sprout_ext.board import BoardMix, BoardPolicy, BoardWriter
 from sprout_ext.clock import ClockWriter
 from sprout_ext.ledger import Flights, Phase, Segment, segments
 from sprout_ext.ring import Ring, rings
@@ -26,11 +26,13 @@ FAR = 2**63 - 1
 
 def policy_of(n: int) -> BoardPolicy:
     share = (n % 64) / 64
+    shares = (share, 1 - share) if n % 2 else (share / 2, share / 2, 1 - share)
+    names = [(f"{n}.{i}", "") if i % 3 else ("", f"{n}.{i}") for i in range(n % 33)]
     return BoardPolicy(
         version=n,
         seed=n * 7,
         pack_hash=n * 11,
-        shares=(share, 1 - share) if n % 2 else (share / 2, share / 2, 1 - share),
+        shares=shares,
         control_share=(n % 128) / 128,
         canary_share=(n % 256) / 256,
         paused=n % 5 == 0,
@@ -38,6 +40,7 @@ def policy_of(n: int) -> BoardPolicy:
         intensity_g_per_kwh=float(n),
         pue=1.0 + n,
         embodied_g_per_s=n / 2,
+        mixes=tuple(BoardMix(tenant, task, shares[::-1]) for tenant, task in names),
     )
 
 
@@ -49,6 +52,7 @@ def opening_of(n: int) -> dict[str, Any]:
         "policy_seed": n * 5,
         "sequence": n,
         "task": b"%d" % n,
+        "tenant": b"tenant %d" % (n // 3),
         "input_tokens": n % 4096,
         "max_tokens": n % 1024,
         "opened_ns": n * 13,

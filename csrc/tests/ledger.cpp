@@ -33,6 +33,7 @@ Opening opening_of(std::uint64_t n) {
   with.policy_seed = n * 5;
   with.sequence = n;
   with.task = n % 2 ? "odd" : "an even flight";
+  with.tenant = n % 3 ? "" : "a third of all flights";
   with.input_tokens = static_cast<std::uint32_t>(n);
   with.max_tokens = static_cast<std::uint32_t>(n + 1);
   with.opened_ns = static_cast<std::int64_t>(n * 7);
@@ -48,7 +49,7 @@ void expect_whole(const FlightRow& row) {
   EXPECT(row.policy_version == with.policy_version && row.policy_seed == with.policy_seed);
   EXPECT(row.task == with.task && row.opened_ns == with.opened_ns && row.pue == with.pue);
   EXPECT(row.max_tokens == with.max_tokens && row.intensity_g_per_kwh == with.intensity_g_per_kwh);
-  EXPECT(row.embodied_g_per_s == with.embodied_g_per_s);
+  EXPECT(row.embodied_g_per_s == with.embodied_g_per_s && row.tenant == with.tenant);
   const std::uint64_t t = row.ticket;
   const auto phase = static_cast<Phase>(row.phase);
   if (phase >= Phase::kFinished) {

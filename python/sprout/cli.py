@@ -141,7 +141,12 @@ def ask(
     context: typer.Context,
     text: str,
     level: Annotated[str | None, typer.Option(help="Pin a level by name, e.g. L1.")] = None,
-    task: Annotated[str | None, typer.Option(help="Task class, for the outcome.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="Task class, for the outcome and its mix.")
+    ] = None,
+    tenant: Annotated[
+        str | None, typer.Option(help="Tenant; its mix stands above a task's.")
+    ] = None,
     max_tokens: Annotated[int, typer.Option(min=1)] = 256,
     off: Annotated[bool, typer.Option("--off", help="No directive: L0, counted apart.")] = False,
     json: Json = False,
@@ -149,8 +154,8 @@ def ask(
     """One prompt, streamed, with its receipt."""
     from sprout.console import ask as console
 
-    hints = {"level": level, "task": task, "max_tokens": max_tokens, "off": off}
-    console.run(config_of(context), text, json=json, **hints)
+    hints = {"level": level, "off": off, "task": task, "tenant": tenant}
+    console.run(config_of(context), text, json=json, max_tokens=max_tokens, **hints)
 
 
 @app.command()

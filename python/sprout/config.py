@@ -85,10 +85,11 @@ class RequestConfig(Section):
     pack: str = "explicit"
     chat_template: Literal["auto", "chatml", "llama2", "none"] = "auto"
     # Hints that a client may give as request parameters; [] switches all of them off.
-    hints: tuple[Literal["sprout_level", "sprout_off", "sprout_task"], ...] = (
+    hints: tuple[Literal["sprout_level", "sprout_off", "sprout_task", "sprout_tenant"], ...] = (
         "sprout_level",
         "sprout_off",
         "sprout_task",
+        "sprout_tenant",
     )
     # Prompts that arrive rendered in the model's chat template keep their own system block. Switch
     # off where end users' text reaches `text_input` unchecked: then it is always user text.

@@ -1,25 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy board over its bytes (csrc/board.h).
 
-Words: 0 magic, 1 layout, 2 boot id, 3 active buffer, 4-7 unused; two buffers of 24 words from 8 on:
-0 sequence (odd while written), 1-18 payload, 19 checksum = fold(sequence, payload), 20-23 unused.
-Payload: version, seed, pack hash, shape (levels | paused << 8 | present << 9), deadline, control
-share, canary share, intensity, pue, embodied g/s, eight shares.
+Words: 0 magic, 1 layout, 2 boot id, 3 active buffer, 4-7 unused; two buffers of 376 words from 8
+on: 0 sequence (odd while written), 1-371 payload, 372 checksum = fold(sequence, payload), 373-375
+unused. Payload: version, seed, pack hash, shape (levels | paused << 8 | present << 9), deadline,
+control share, canary share, intensity, pue, embodied g/s, mixes (how many | bits of those that are
+tenants' << 32), eight shares; then 32 mixes of 11 words: name (three words), eight shares. What is
+not used is zero.
 """
 
 import math
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from sprout_ext.board import BoardPolicy, BoardState, Flag
+from sprout_ext.board import MAX_MIXES, NAME_LENGTH, BoardMix, BoardPolicy, BoardState, Flag
 from sprout_ext.reference.sampler import draws, fold_key, thresholds
 from sprout_ext.reference.words import Words, bits, boot_id, create, fold, real, signed
 
 MAGIC = int.from_bytes(b"SPRBRD01", "little")
-SIZE = 448
-_BUFFER, _BUFFER_WORDS, _PAYLOAD = 8, 24, 18
+LAYOUT = 2
+SIZE = 6080
+_BUFFER, _BUFFER_WORDS, _PAYLOAD = 8, 376, 371
+_SHARES, _ROWS, _ROW = 11, 19, 11
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +43,19 @@ class Choice:
 
 def _check(policy: BoardPolicy) -> None:
     thresholds(policy.shares)
+    if len(policy.mixes) > MAX_MIXES:
+        raise ValueError("mixes: at most 32")
+    if len({(mix.tenant, mix.task) for mix in policy.mixes}) < len(policy.mixes):
+        raise ValueError("mixes: there are two of one name")
+    for mix in policy.mixes:
+        name = mix.tenant or mix.task
+        if bool(mix.tenant) == bool(mix.task):
+            raise ValueError("mixes: each of a tenant or of a task")
+        if not (len(name) <= NAME_LENGTH and name.isascii() and name.isprintable()):
+            raise ValueError("mixes: a name must have 1 to 23 printable ASCII characters")
+        if len(mix.shares) != len(policy.shares):
+            raise ValueError("mixes: each has as many levels")
+        thresholds(mix.shares)
     for name in ("control_share", "canary_share"):
         if not 0 <= getattr(policy, name) <= 1:
             raise ValueError(f"{name}: not in [0, 1]")
@@ -49,8 +67,17 @@ def _check(policy: BoardPolicy) -> None:
         raise ValueError("embodied_g_per_s: not a finite number >= 0")
 
 
+def _padded(shares: tuple[float, ...]) -> list[int]:
+    return [bits(share) for share in (*shares, *([0.0] * (8 - len(shares))))]
+
+
 def _payload(policy: BoardPolicy) -> list[int]:
-    shares = [*policy.shares, *([0.0] * (8 - len(policy.shares)))]
+    tenants = sum(bool(mix.tenant) << i for i, mix in enumerate(policy.mixes))
+    rows: list[int] = []
+    for mix in policy.mixes:
+        name = (mix.tenant or mix.task).encode().ljust(24, b"\0")
+        rows += [int.from_bytes(name[i : i + 8], "little") for i in (0, 8, 16)]
+        rows += _padded(mix.shares)
     return [
         policy.version,
         policy.seed,
@@ -62,18 +89,30 @@ def _payload(policy: BoardPolicy) -> list[int]:
         bits(policy.intensity_g_per_kwh),
         bits(policy.pue),
         bits(policy.embodied_g_per_s),
-        *(bits(share) for share in shares),
+        len(policy.mixes) | tenants << 32,
+        *_padded(policy.shares),
+        *rows,
+        *([0] * (_PAYLOAD - _ROWS - len(rows))),
     ]
 
 
+def _mix(row: list[int], tenant: int, levels: int) -> BoardMix:
+    padded = b"".join(word.to_bytes(8, "little") for word in row[:3])
+    name = padded.rstrip(b"\0").decode("latin-1")  # a zero inside is no printable ASCII either
+    shares = tuple(real(word) for word in row[3 : 3 + levels])
+    return BoardMix(name if tenant else "", "" if tenant else name, shares)
+
+
 def _policy(payload: list[int]) -> BoardPolicy:
-    if payload[3] & 0xFF > 8:
-        raise ValueError("levels")
+    levels, mixes, tenants = payload[3] & 0xFF, payload[10] & 0xFFFFFFFF, payload[10] >> 32
+    if levels > 8 or mixes > MAX_MIXES:
+        raise ValueError("shape")
+    rows = [payload[_ROWS + i * _ROW : _ROWS + (i + 1) * _ROW] for i in range(mixes)]
     return BoardPolicy(
         version=payload[0],
         seed=payload[1],
         pack_hash=payload[2],
-        shares=tuple(real(word) for word in payload[10 : 10 + (payload[3] & 0xFF)]),
+        shares=tuple(real(word) for word in payload[_SHARES : _SHARES + levels]),
         control_share=real(payload[5]),
         canary_share=real(payload[6]),
         paused=bool(payload[3] >> 8 & 1),
@@ -81,13 +120,14 @@ def _policy(payload: list[int]) -> BoardPolicy:
         intensity_g_per_kwh=real(payload[7]),
         pue=real(payload[8]),
         embodied_g_per_s=real(payload[9]),
+        mixes=tuple(_mix(row, tenants >> i & 1, levels) for i, row in enumerate(rows)),
     )
 
 
 def _active(words: Words) -> BoardPolicy | None:
     """The policy in the active buffer; None if cleared. ValueError: corrupt."""
     magic, layout, _, active = words.read(0, 4)
-    if (magic, layout) != (MAGIC, 1) or active > 1:
+    if (magic, layout) != (MAGIC, LAYOUT) or active > 1:
         raise ValueError("header")
     at = _BUFFER + active * _BUFFER_WORDS
     sequence, *payload = words.read(at, 1 + _PAYLOAD)
@@ -107,7 +147,7 @@ class BoardWriter:
         target = Path(path)
         fresh = not target.exists()
         if fresh:
-            create(target, SIZE, (MAGIC, 1, boot_id(), 0), replace=True)
+            create(target, SIZE, (MAGIC, LAYOUT, boot_id(), 0), replace=True)
         self._words = Words(target, SIZE)
         if fresh:
             self.clear()
@@ -180,12 +220,14 @@ class BoardReader:
         """As the core's."""
         return self._read()[0].name.lower()
 
-    def choose(self, sequence: int) -> Choice:
+    def choose(self, sequence: int, tenant: bytes = b"", task: bytes = b"") -> Choice:
         """The level of one request."""
-        return self.choose_many(sequence, 1)[0]
+        return self.choose_many(sequence, 1, [(tenant, task)])[0]
 
-    def choose_many(self, first_sequence: int, count: int) -> list[Choice]:
-        """The levels of a batch."""
+    def choose_many(
+        self, first_sequence: int, count: int, names: Sequence[tuple[bytes, bytes]] | None = None
+    ) -> list[Choice]:
+        """The levels of a batch; names: tenant and task of each request."""
         state, policy = self._read()
         carbon = (math.nan, 1.0, 0.0)
         if policy is not None:
@@ -194,21 +236,23 @@ class BoardReader:
             return [Choice(0, int(Flag.FALLBACK), 0, 0, *carbon, int(state))] * count
         return [
             Choice(level, flags, policy.version, policy.seed, *carbon, int(state))
-            for level, flags in self._drawn(policy, first_sequence, count)
+            for level, flags in self._drawn(policy, first_sequence, names or [(b"", b"")] * count)
         ]
 
-    def _drawn(self, policy: BoardPolicy, first: int, count: int) -> list[tuple[int, int]]:
+    def _drawn(
+        self, policy: BoardPolicy, first: int, names: Sequence[tuple[bytes, bytes]]
+    ) -> list[tuple[int, int]]:
         if policy.paused:
-            return [(0, int(Flag.PAUSED))] * count
+            return [(0, int(Flag.PAUSED))] * len(names)
         key = fold_key(policy.seed, *self._stub)
-        upper = [int(bound) for bound in thresholds(policy.shares)]
         result = []
-        for sequence in range(first, first + count):
+        for sequence, (tenant, task) in enumerate(names, first):
+            upper = thresholds(policy.shares_of(tenant, task))
             level, control, canary = (int(draws(key, sequence, 1, s)[0]) for s in range(3))
             if control < round(policy.control_share * 2.0**32):
                 result.append((0, int(Flag.CONTROL)))
             elif canary >= round(policy.canary_share * 2.0**32):
                 result.append((0, int(Flag.HELD_BACK)))
             else:
-                result.append((next(i for i, bound in enumerate(upper) if level < bound), 0))
+                result.append((next(i for i, bound in enumerate(upper) if level < int(bound)), 0))
         return result

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flight ledger over its bytes (csrc/ledger.h).
 
-Words: 0 magic, 1 layout (1 | 384 << 32), 2 uid, 3 pid | role << 32, 4 start time of the owner,
+Words: 0 magic, 1 layout (2 | 384 << 32), 2 uid, 3 pid | role << 32, 4 start time of the owner,
 5 node id, 6 records | stub index << 32, 7 tag, 8 checksum = fold(0-7), 9-15 unused, 16-47 counters;
 then records of 48 words, one line of 8 (the opener's: 16) per writer, each led by its state word
 generation << 32 | mark:
  0 opened (mark 1 writing, 2 open): 1 level | flags << 16, 2 policy version, 3 policy seed,
    4 sequence, 5-7 task, 8 opened_ns, 9 input_tokens | max_tokens << 32, 10 intensity, 11 pue,
-   12 embodied
+   12 embodied, 13-15 tenant
 16 live (mark = phase): 17 scheduled_ns, 18 first_token_ns, 19 heartbeat_ns, 20 output_tokens
 24 end (mark = phase): 25 scheduled_ns, 26 first_token_ns, 27 last_token_ns, 28 input | output << 32
 32 closed (mark 1): 33 closed_ns, 34 receipt joules · 40 released (mark 1)
@@ -27,7 +27,7 @@ from sprout_ext.ledger import FLIGHT, Counter, Phase
 from sprout_ext.reference.words import Words, bits, create, fold, real, signed
 
 MAGIC = int.from_bytes(b"SPRSEG01", "little")
-LAYOUT = 1 | 384 << 32
+LAYOUT = 2 | 384 << 32
 HEAD, RECORD = 48, 48  # words
 _LIVE, _END, _CLOSED, _RELEASED = 16, 24, 32, 40
 
@@ -54,6 +54,15 @@ def process_started(pid: int) -> int:
     return 0 if fields[0] in "ZX" else int(fields[22 - 3])
 
 
+def _name(words: list[int]) -> bytes:
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+def _name_words(name: bytes) -> list[int]:
+    padded = name.ljust(24, b"\0")
+    return [int.from_bytes(padded[i : i + 8], "little") for i in (0, 8, 16)]
+
+
 def _open(path: Path) -> tuple[Words, list[int]]:
     words = Words(path, HEAD * 8)
     head = words.read(0, 9)
@@ -78,7 +87,7 @@ def _row(words: Words, tag: int, slot: int) -> NDArray[Any] | None:
     row["slot"], row["generation"] = slot, generation
     row["level"], row["flags"] = r[1] & 0xFF, r[1] >> 16 & 0xFFFF
     row["policy_version"], row["policy_seed"], row["sequence"] = r[2:5]
-    row["task"] = b"".join(word.to_bytes(8, "little") for word in r[5:8])
+    row["task"], row["tenant"] = _name(r[5:8]), _name(r[13:16])
     row["opened_ns"] = signed(r[8])
     row["input_tokens"], row["max_tokens"] = _low(r[9]), r[9] >> 32
     row["intensity_g_per_kwh"], row["pue"], row["embodied_g_per_s"] = map(real, r[10:13])
@@ -146,10 +155,12 @@ class Segment:
         intensity_g_per_kwh: float,
         pue: float,
         embodied_g_per_s: float,
+        tenant: bytes = b"",
     ) -> int:
         """A ticket, or 0 if the table is full."""
-        if len(task) > 23:
-            raise ValueError("task: at most 23 bytes")
+        for what, name in (("task", task), ("tenant", tenant)):
+            if len(name) > 23:
+                raise ValueError(f"{what}: at most 23 bytes")
         for _ in range(self._records):
             slot, self._cursor = self._cursor, (self._cursor + 1) % self._records
             at = HEAD + slot * RECORD
@@ -157,11 +168,10 @@ class Segment:
             if last and _marked(self._words[at + _RELEASED], 1, 1) != last:
                 continue
             generation = (last + 1) & 0xFFFFFFFF or 1
-            padded = task.ljust(24, b"\0")
             line = [level | flags << 16, policy_version, policy_seed, sequence]
-            line += [int.from_bytes(padded[i : i + 8], "little") for i in (0, 8, 16)]
-            line += [opened_ns, _pack(input_tokens, max_tokens)]
+            line += [*_name_words(task), opened_ns, _pack(input_tokens, max_tokens)]
             line += [bits(intensity_g_per_kwh), bits(pue), bits(embodied_g_per_s)]
+            line += _name_words(tenant)
             self._words[at] = _pack(1, generation)
             self._words.write(at + 1, line)
             self._words[at] = _pack(2, generation)

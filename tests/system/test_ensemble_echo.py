@@ -29,7 +29,7 @@ from sprout.request import detokenize, tokenizer
 from sprout.request.templates import ChatML, Directive
 from sprout.serve import bundle, gguf
 from sprout.serve.render import BLS_THREAD_POOL, placeholder_values, render, repository_source
-from sprout_ext.board import BoardPolicy, BoardWriter
+from sprout_ext.board import BoardMix, BoardPolicy, BoardWriter
 from sprout_ext.clock import ClockWriter
 from sprout_ext.ledger import Counter, Phase, Role, segments
 
@@ -127,8 +127,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
             assert process.poll() is None, log.read_text()[-4000:]
             assert time.monotonic() < deadline, log.read_text()[-4000:]
             time.sleep(0.1)
-        # Every policy request is L1 until a test says otherwise.
-        board.publish(policy((0.0, 1.0, 0.0)))
+        # Every policy request is L1 until a test says otherwise; by name there are others.
+        mixes = (BoardMix("acme", "", (0.0, 0.0, 1.0)), BoardMix("", "chat", (1.0, 0.0, 0.0)))
+        board.publish(policy((0.0, 1.0, 0.0), mixes=mixes))
         yield Server(f"http://127.0.0.1:{http}", f"127.0.0.1:{grpc}", shm, tokens, log)
     finally:
         process.send_signal(signal.SIGTERM)
@@ -268,6 +269,25 @@ def test_hints(server: Server) -> None:
     assert probe["directive_level"] == 0
     wrong = generate(server, sprout_probe="guess", max_tokens=2)
     assert wrong["directive_level"] == 1
+
+
+@pytest.mark.parametrize("model", ["ensemble", "tensorrt_llm_bls"])
+def test_a_tenant_and_a_task_have_their_mix(server: Server, model: str) -> None:
+    def level(**named: str) -> int:
+        return int(generate(server, model, max_tokens=2, **named)["directive_level"])
+
+    assert level(sprout_tenant="acme") == 2
+    assert level(sprout_task="chat") == 0
+    assert level(sprout_tenant="acme", sprout_task="chat") == 2
+    assert level(sprout_tenant="other", sprout_task="chat") == 0
+    assert level(sprout_tenant="other") == 1
+    assert level(sprout_tenant="") == 1
+    refused = generate(server, model, sprout_tenant="x" * 24)
+    assert refused["status"] == 400
+    assert "sprout_tenant must have 1 to 23" in refused["error"]
+    (ledger,) = [segment for segment in segments(server.shm) if segment.records]
+    named = {(row["tenant"], row["task"], int(row["level"])) for row in ledger.scan()}
+    assert {(b"acme", b"", 2), (b"", b"chat", 0), (b"acme", b"chat", 2)} <= named
 
 
 def test_parameters_of_others_pass_by(server: Server) -> None:

@@ -60,7 +60,8 @@ def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None
 
 def test_ask_streams_text_and_gives_a_receipt(stack: BackgroundStack, sprout: Sprout) -> None:
     done = sprout(
-        stack.cfg, "ask", "one two three", "--level", "L1", "--max-tokens", "12", "--json"
+        *(stack.cfg, "ask", "one two three", "--level", "L1", "--max-tokens", "12", "--json"),
+        *("--tenant", "acme", "--task", "chat"),
     )
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)

@@ -228,3 +228,5 @@ def test_only_hints_are_forwarded_and_no_floats():
         "sprout_level": "L1",
         "sprout_off": True,
     }
+    given = '{"sprout_tenant":"acme","sprout_task":"chat","tenant":"x"}'
+    assert forwarded(given) == {"sprout_tenant": "acme", "sprout_task": "chat"}

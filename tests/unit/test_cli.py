@@ -3,8 +3,10 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from sprout import __version__
 from sprout.cli import _globals_first, run
@@ -53,6 +55,29 @@ def test_wrong_usage_is_2(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+def test_ask_says_whose_it_is(nothing_up: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, Any]] = []
+
+    class Triton:
+        def __init__(self, address: str) -> None:
+            assert address == "127.0.0.1:1"
+
+        def async_stream_infer(self, *_: Any, parameters: dict[str, Any], **__: Any) -> None:
+            asked.append(parameters)
+            raise InferenceServerException("enough")
+
+        def start_stream(self, _: Any) -> None: ...
+
+        def stop_stream(self, **_: Any) -> None: ...
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr("tritonclient.grpc.InferenceServerClient", Triton)
+    assert run([*nothing_up, "ask", "hello", "--tenant", "acme", "--task", "chat"]) == 1
+    assert run([*nothing_up, "ask", "hello", "--off"]) == 1
+    assert asked == [{"sprout_tenant": "acme", "sprout_task": "chat"}, {"sprout_off": True}]
 
 
 def test_a_failure_is_1_and_one_line(

@@ -26,12 +26,19 @@ def test_none(text):
 
 def test_all():
     assert read(sprout_level="L2", sprout_task="maths", other=1.5) == Hints(level=2, task=b"maths")
+    assert read(sprout_tenant="acme ~", sprout_task="chat") == Hints(tenant=b"acme ~", task=b"chat")
+    assert read(sprout_tenant="x" * 23) == Hints(tenant=b"x" * 23)
     assert read(sprout_off=True) == Hints(off=True)
     assert read(sprout_off=False) == NONE
 
 
+def test_an_empty_tenant_is_none():
+    assert read(sprout_tenant="") == NONE
+
+
 def test_switched_off_and_unknown_hints_are_ignored_and_counted():
     assert read(allowed=set(), sprout_level="L2", sprout_off=True) == Hints(ignored=2)
+    assert read(allowed={"sprout_task"}, sprout_tenant="acme") == Hints(ignored=1)
     assert read(sprout_colour="green") == Hints(ignored=1)
     # What is ignored is not looked at either.
     assert read(allowed=set(), sprout_level=7) == Hints(ignored=1)
@@ -49,6 +56,12 @@ def test_switched_off_and_unknown_hints_are_ignored_and_counted():
         ({"sprout_task": "naïve"}, "ASCII"),
         ({"sprout_task": "a\nb"}, "printable"),
         ({"sprout_task": 3}, "ASCII"),
+        ({"sprout_tenant": "x" * 24}, "sprout_tenant must have 1 to 23"),
+        ({"sprout_tenant": "naïve"}, "sprout_tenant must be printable ASCII"),
+        ({"sprout_tenant": "a\tb"}, "printable"),
+        ({"sprout_tenant": "a\0"}, "printable"),
+        ({"sprout_tenant": 0}, "ASCII"),
+        ({"sprout_tenant": None}, "ASCII"),
     ],
 )
 def test_wrong_values_are_named(given, message):

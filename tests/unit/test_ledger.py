@@ -42,6 +42,7 @@ OPENING: dict[str, Any] = {
     "intensity_g_per_kwh": 250.5,
     "pue": 1.3,
     "embodied_g_per_s": 2e-4,
+    "tenant": b"acme",
 }
 END: dict[str, Any] = {
     "input_tokens": 18,
@@ -221,13 +222,43 @@ def test_bad_openings_are_refused(tmp_path: Path):
     segment = Segment.create(tmp_path, 1, 0, 0, records=1)
     with pytest.raises(ValueError, match="task"):
         segment.open_flight(**{**OPENING, "task": b"x" * 24})
+    with pytest.raises(ValueError, match="tenant"):
+        segment.open_flight(**{**OPENING, "tenant": b"x" * 24})
     with pytest.raises(TypeError):
         segment.open_flight(**{**OPENING, "input_tokens": -1})
     with pytest.raises(ValueError, match="records"):
         Segment.create(tmp_path, 1, 0, 0, records=65537)
     with pytest.raises(FileNotFoundError):
         Segment.create(tmp_path / "none", 1, 0, 0)
-    assert segment.open_flight(**{**OPENING, "task": b"x" * 23}) != 0
+    longest = {"task": b"x" * 23, "tenant": b"y" * 23}
+    view = Flights(tmp_path).view(segment.open_flight(**{**OPENING, **longest}))
+    assert view is not None
+    assert (view.task, view.tenant) == (b"x" * 23, b"y" * 23)
+
+
+def test_nobody_s_flight(tmp_path: Path):
+    """A tenant need not be given, and the one that had the slot before leaves nothing behind."""
+    segment, flights = Segment.create(tmp_path, 1, 0, 0, records=1), Flights(tmp_path)
+    segment.open_flight(**OPENING)
+    SegmentReader(segment.path).release(0, 1)
+    ticket = segment.open_flight(**{k: v for k, v in OPENING.items() if k != "tenant"})
+    view = flights.view(ticket)
+    assert view is not None
+    assert (view.task, view.tenant) == (b"summarise", b"")
+
+
+def test_a_segment_of_the_layout_before_is_left_out(tmp_path: Path):
+    segment = Segment.create(tmp_path, 1, 0, 0, records=1)
+    ticket = segment.open_flight(**OPENING)
+    body = bytearray(segment.path.read_bytes())
+    body[8] = 1
+    words = np.frombuffer(bytes(body[:64]), "<u8")
+    body[64:72] = reference.ledger.fold(int(word) for word in words).to_bytes(8, "little")
+    segment.path.write_bytes(bytes(body))
+    with pytest.raises(ValueError, match="of another version"):
+        SegmentReader(segment.path)
+    assert segments(tmp_path) == []
+    assert Flights(tmp_path).view(ticket) is None
 
 
 def test_flights_keeps_few_and_forgets_the_dead(tmp_path: Path):
@@ -267,6 +298,7 @@ def act(side: dict[str, Any], tickets: list[int], move: tuple[str, int, int]) ->
     what, which, number = move
     if what == "open":
         opening = {**OPENING, "level": number % 8, "task": b"t" * (number % 24), "flags": number}
+        opening["tenant"] = b"n" * (number * 7 % 24)
         return side["segment"].open_flight(**opening)
     if not tickets:
         return None

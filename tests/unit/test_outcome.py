@@ -131,6 +131,7 @@ def test_every_field() -> None:
         policy_seed=2**64 - 2,
         sequence=9,
         task=b"summary",
+        tenant=b"acme",
         input_tokens=11,
         output_tokens=22,
         max_tokens=33,
@@ -151,6 +152,7 @@ def test_every_field() -> None:
         stub_index=1,
         sequence=9,
         task="summary",
+        tenant="acme",
         pinned=True,
         probe=True,
         evaluation=True,
@@ -211,7 +213,14 @@ def test_never_scheduled_has_no_times_and_no_energy() -> None:
 def test_many_flights_of_a_segment_keep_what_is_their_own() -> None:
     records = np.concatenate(
         [
-            finished(0.0, ticket=1 + i, level=i % 3, flags=flags, task=b"t%d" % (i % 2))
+            finished(
+                0.0,
+                ticket=1 + i,
+                level=i % 3,
+                flags=flags,
+                task=b"t%d" % (i % 2),
+                tenant=b"n%d" % i if i else b"",
+            )
             for i, flags in enumerate((0, Flag.CONTROL, 0, Flag.PAUSED, 0, 0))
         ]
     )
@@ -228,6 +237,7 @@ def test_many_flights_of_a_segment_keep_what_is_their_own() -> None:
         ]
         outcome = pb.Outcome.FromString(body)
         assert (outcome.ticket, outcome.level, outcome.task) == (1 + i, i % 3, f"t{i % 2}")
+        assert outcome.tenant == (f"n{i}" if i else "")
         assert (outcome.ending, outcome.energy_joules) == (kinds[i], float(i))
         assert (outcome.control, outcome.paused) == (i == 1, i == 3)
         assert outcome.HasField("carbon_g") == (i not in {0, 4})

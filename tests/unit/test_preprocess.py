@@ -13,8 +13,9 @@ from sprout.directives import pack
 from sprout.errors import ConfigError, PrerequisiteError, RequestError
 from sprout.request.preprocess import Prepared, Preprocessor, Prompt
 from sprout.request.settings import HINTS, Parameters, PreprocessSettings
-from sprout_ext.board import BoardPolicy, BoardWriter, Flag
+from sprout_ext.board import BoardMix, BoardPolicy, BoardWriter, Flag
 from sprout_ext.ledger import Counter, Flights, segments
+from sprout_ext.sampler import Sampler, fold_key
 
 PACK = pack("explicit")
 LINE = "You are a helpful assistant. " + PACK.directives[1]
@@ -113,6 +114,76 @@ def test_policy_level_reaches_prompt_and_ledger(make, board, shm):
     assert (flight.task, flight.max_tokens) == (b"maths", 9)
     assert flight.input_tokens == got.outputs["INPUT_ID"].size
     assert (flight.intensity_g_per_kwh, flight.pue, flight.embodied_g_per_s) == (200.0, 1.2, 0.001)
+
+
+def asked(tenant=None, task=None, **more):
+    given = {"sprout_tenant": tenant, "sprout_task": task} | more
+    return json.dumps({name: value for name, value in given.items() if value is not None})
+
+
+def test_each_of_a_batch_has_its_own_mix(make, board, shm):
+    """Also where one between them is refused, for its hints or for something else."""
+    acme, chat = BoardMix("acme", "", (0.0, 1.0, 0.0)), BoardMix("", "chat", (0.0, 0.0, 1.0))
+    board((1.0, 0.0, 0.0), mixes=(acme, chat))
+    pre = make()
+    batch = [
+        prompt("Hi"),
+        prompt("Hi", parameters=asked("acme", "chat")),
+        prompt("Hi", parameters=asked("x" * 24, "chat")),
+        prompt("Hi", parameters=asked("other", "chat")),
+        prompt("Hi", 0, parameters=asked("acme")),
+        prompt("Hi", parameters=asked("", "maths")),
+        prompt("Hi", parameters=asked("acme")),
+        prompt("Hi", parameters=asked("acme", sprout_level="L2")),
+        prompt("Hi", parameters=asked("acme", sprout_off=True)),
+    ]
+    results = pre.prepare(batch)
+    assert [isinstance(result, RequestError) for result in results] == [
+        *(False, False, True, False, True, False, False, False, False)
+    ]
+    good = [result for result in results if isinstance(result, Prepared)]
+    assert [(one.sequence, one.level) for one in good] == [
+        *((0, 0), (1, 1), (3, 2), (5, 0), (6, 1), (7, 2), (8, 0))
+    ]
+    flights = [Flights(shm).view(pre.open_flight(one)) for one in good]
+    assert [(flight.tenant, flight.task) for flight in flights] == [
+        (b"", b""),
+        (b"acme", b"chat"),
+        (b"other", b"chat"),
+        (b"", b"maths"),
+        (b"acme", b""),
+        (b"acme", b""),
+        (b"acme", b""),
+    ]
+
+
+def test_a_tenant_that_is_not_heard_has_no_mix(make, board, shm):
+    board((1.0, 0.0, 0.0), mixes=(BoardMix("acme", "", (0.0, 1.0, 0.0)),))
+    pre = make(hints={"sprout_task"})
+    (got,) = pre.prepare([prompt("Hi", parameters=asked("acme"))])
+    assert (got.level, got.tenant) == (0, b"")
+    assert counters(shm)[Counter.HINTS_IGNORED] == 1
+
+
+def test_nothing_but_the_names_decides_the_mix(make, board, shm):
+    """Text, tensors and further parameters of a request leave its draw alone."""
+    own = (0.5, 0.0, 0.5)
+    board((0.3, 0.3, 0.4), mixes=(BoardMix("acme", "", own),))
+    odd = asked("acme", "chat", sprout_colour="green", temperature=0.5)
+    got = make().prepare([prompt(f"{i} " * i, 3 + i, odd) for i in range(200)])
+    (stub,) = segments(shm)
+    sampler = Sampler(own, fold_key(3, stub.node_id, stub.uid, stub.stub_index))
+    assert [one.level for one in got] == [sampler.draw(i) for i in range(200)]
+
+
+def test_a_board_of_the_layout_before_is_counted(make, board, shm):
+    board((0.0, 1.0, 0.0))
+    body = bytearray((shm / "policy.board").read_bytes())
+    body[8] = 1
+    (shm / "policy.board").write_bytes(bytes(body))
+    (got,) = make().prepare([prompt("Hi")])
+    assert (got.level, got.flags) == (0, Flag.FALLBACK)
+    assert counters(shm)[Counter.POLICY_CORRUPT] == 1
 
 
 def test_without_a_board_requests_get_l0_and_are_counted(make, shm):

@@ -21,7 +21,7 @@ from sprout.errors import PolicyError
 from sprout.policy_version import dotted, version
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
-from sprout_ext.board import BoardReader, BoardWriter
+from sprout_ext.board import MAX_MIXES, BoardMix, BoardReader, BoardWriter
 
 # --- policy -------------------------------------------------------------------------------------
 
@@ -90,6 +90,58 @@ def test_a_wrong_policy_is_refused_by_name(named: str, changes: dict[str, Any]) 
         policy.ClearField(field)
     policy.MergeFrom(pb.Policy(**{k: v for k, v in changes.items() if k != "ttl_s"}))
     with pytest.raises(PolicyError, match=named):
+        board_policy(policy, PACK, 0)
+
+
+def mix(*values: float, **whose: str) -> pb.Mix:
+    return pb.Mix(shares=shares(*values), **whose)
+
+
+def test_mixes_as_the_board_has_them() -> None:
+    policy = make_policy()
+    assert board_policy(policy, PACK, 0).mixes == ()
+    policy.mixes.extend([mix(1, 0, 0, tenant="acme"), mix(0, 0, 1, task="acme")])
+    policy.mixes.append(mix(0.2, 0.3, 0.5, tenant="x" * 23))
+    assert board_policy(policy, PACK, 0).mixes == (
+        BoardMix("acme", "", (1, 0, 0)),
+        BoardMix("", "acme", (0, 0, 1)),
+        BoardMix("x" * 23, "", (0.2, 0.3, 0.5)),
+    )
+    del policy.mixes[:]
+    policy.mixes.extend(mix(1, 0, 0, task=f"t{i}") for i in range(MAX_MIXES))
+    assert len(board_policy(policy, PACK, 0).mixes) == MAX_MIXES
+
+
+GOOD = mix(1, 0, 0, tenant="acme")
+WRONG_MIXES: list[tuple[str, list[pb.Mix]]] = [
+    ("has 33 mixes, of at most 32", [mix(1, 0, 0, task=f"t{i}") for i in range(33)]),
+    ("mix 1 is of tenant '' and task '', not of one", [GOOD, mix(1, 0, 0)]),
+    ("mix 0 is of tenant 'a' and task 'b', not of one", [mix(1, 0, 0, tenant="a", task="b")]),
+    ("tenant 'x{24}' is no name of 1 to 23", [mix(1, 0, 0, tenant="x" * 24)]),
+    ("task 'naïve' is no name", [mix(1, 0, 0, task="naïve")]),
+    (r"task 'a\\x00' is no name", [mix(1, 0, 0, task="a\0")]),
+    ("two mixes of tenant 'acme'", [GOOD, mix(0, 0, 1, task="acme"), GOOD]),
+    (r"mix of tenant 'a': levels \('L0', 'L1'\) are not", [mix(0.5, 0.5, tenant="a")]),
+    ("mix of task 'a': levels", [pb.Mix(task="a", shares=reversed(shares(0.5, 0.3, 0.2)))]),
+    ("mix of tenant 'a': shares sum to 0.9", [mix(0.5, 0.3, 0.1, tenant="a")]),
+    ("mix of tenant 'a': share of L1 is -0.1", [mix(0.9, -0.1, 0.2, tenant="a")]),
+    ("mix of tenant 'a': share of L0 is nan", [mix(math.nan, 0.5, 0.5, tenant="a")]),
+]
+
+
+@pytest.mark.parametrize(("problem", "mixes"), WRONG_MIXES)
+def test_a_wrong_mix_is_refused_by_name(problem: str, mixes: list[pb.Mix]) -> None:
+    policy = make_policy()
+    policy.mixes.extend(mixes)
+    with pytest.raises(PolicyError, match=problem):
+        board_policy(policy, PACK, 0)
+
+
+def test_another_pack_s_mixes_have_its_levels() -> None:
+    policy = make_policy()
+    policy.pack_hash ^= 1
+    policy.mixes.append(mix(0.5, 0.5, tenant="a"))
+    with pytest.raises(PolicyError, match="not the policy's"):
         board_policy(policy, PACK, 0)
 
 

@@ -17,7 +17,7 @@ from sprout.request.preprocess import Prepared, Preprocessor
 from sprout.request.sampling import propensity
 from sprout.request.settings import HINTS, Parameters, PreprocessSettings
 from sprout.serve.render import placeholder_values
-from sprout_ext.board import BoardWriter, Flag
+from sprout_ext.board import BoardMix, BoardWriter, Flag
 from sprout_ext.ring import RingPrompt, RingReader, rings
 from sprout_ext.sampler import Stream, draw_batch, fold_key
 
@@ -85,6 +85,14 @@ def test_propensities_of_the_levels_sum_to_one():
     assert sum(propensity(entry, level) for level in range(3)) == pytest.approx(1)
 
 
+def test_the_propensity_is_that_of_the_request_s_own_mix():
+    mixes = (BoardMix("clinic", "", (1.0, 0.0, 0.0)), BoardMix("", "chat", (0.0, 0.0, 1.0)))
+    entry = policy((0.25, 0.5, 0.25), mixes=mixes)
+    assert propensity(entry, 2, b"clinic", b"chat") == 0
+    assert propensity(entry, 2, b"", b"chat") == 1
+    assert propensity(entry, 2, b"shop", b"") == 0.25
+
+
 def test_what_was_certain_says_why(make, board, memory: Path):
     pre = make()
     pre.prepare([prompt("no policy")])
@@ -128,11 +136,13 @@ def test_a_request_can_refuse_whatever_the_operator_allows(hints, make, board, m
 def test_a_tenant_can_be_left_out(make, board, memory: Path):
     board((1.0, 0.0, 0.0))
     pre = make(sample_refuse_tenants=frozenset({b"clinic"}))
-    (got,) = pre.prepare([prompt("Hi")])
-    sampled(memory)
-    for tenant in (b"clinic", b"shop"):
-        pre._sampling.look(b"a prompt", got, allowed=True, tenant=tenant)
-    assert [(p.tenant, p.text) for p in sampled(memory)] == [(b"shop", b"a prompt")]
+    pre.prepare(
+        [
+            prompt(f"of a {tenant}", parameters=f'{{"sprout_tenant":"{tenant}"}}')
+            for tenant in ("clinic", "shop")
+        ]
+    )
+    assert [(p.tenant, p.text) for p in sampled(memory)] == [(b"shop", b"of a shop")]
     assert ring(memory).counts().refused == 1
 
 

@@ -88,7 +88,7 @@ def test_intervals_hold_the_truth_as_often_as_they_say(
             if isinstance(ratio, Interval):
                 held += ratio.low <= true <= ratio.high
                 count += 1
-    # Nested right answers are the hardest: 93 to 94 % (docs/evaluation_statistics.md).
+    # Right answers that go together are the hardest (docs/evaluation_statistics.md).
     assert (0.91 if method == "exact" else 0.93) <= held / count <= 0.995
 
 

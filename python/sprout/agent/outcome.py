@@ -20,7 +20,7 @@ from sprout_ext.ledger import Phase
 FLAGS = {flag: str(flag.name).lower() for flag in Flag}
 # Of a FLIGHT record: what many have in common, and what each has of its own.
 COMMON = ("level", "flags", "task", "policy_version", "policy_seed")
-OWN = ("ticket", "sequence", "input_tokens", "output_tokens", "max_tokens")
+OWN = ("ticket", "sequence", "input_tokens", "output_tokens", "max_tokens", "tenant")
 # Closed, but the engine's end is not in the record: a slot that says nothing, or says it late.
 CLOSED_GRACE_NS = NS_PER_S
 
@@ -148,6 +148,7 @@ class OutcomeWriter:
                 outcome.input_tokens,
                 outcome.output_tokens,
                 outcome.max_tokens,
+                tenant,
                 opened_at.seconds,
                 opened_at.nanos,
                 outcome.queue_seconds,
@@ -158,6 +159,8 @@ class OutcomeWriter:
                 intensity,
                 carbon_g,
             ) = values
+            if tenant:  # of its own: there may be more tenants than `_common` remembers
+                outcome.tenant = tenant.decode("ascii", "replace")
             if isfinite(intensity):
                 outcome.intensity_g_per_kwh, outcome.carbon_g = intensity, carbon_g
             written.append(_common(origin, kind) + outcome.SerializeToString())

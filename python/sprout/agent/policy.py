@@ -3,13 +3,14 @@
 
 import math
 import time
+from collections.abc import Sequence
 
 from sprout.directives import Pack
 from sprout.errors import PolicyError
 from sprout.policy_version import version
 from sprout.units import NS_PER_S
 from sprout.v1 import control_pb2 as pb
-from sprout_ext.board import BoardPolicy
+from sprout_ext.board import MAX_MIXES, NAME_LENGTH, BoardMix, BoardPolicy
 
 MAX_LEVELS = 8  # of the board
 # A policy outlives its control plane by its time to live at most; more than that is a mistake.
@@ -29,18 +30,14 @@ def board_policy(policy: pb.Policy, pack: Pack, now_ns: int) -> BoardPolicy:
     serve L0, counted. now_ns: CLOCK_BOOTTIME at receipt; the policy's own times are not looked at,
     so the two clocks need not agree.
     """
-    shares = tuple(share.share for share in policy.shares)
     _check(policy.counter > 0, "has no version")
-    _check(1 <= len(shares) <= MAX_LEVELS, f"has {len(shares)} levels, of 1 to {MAX_LEVELS}")
-    for name, share in (
-        *((share.level, share.share) for share in policy.shares),
-        ("control", policy.control_share),
-        ("canary", policy.canary_share),
-    ):
+    count = len(policy.shares)
+    _check(1 <= count <= MAX_LEVELS, f"has {count} levels, of 1 to {MAX_LEVELS}")
+    shares = _shares(policy.shares)
+    for name, share in (("control", policy.control_share), ("canary", policy.canary_share)):
         _check(0 <= share <= 1, f"share of {name} is {share}, not in 0 to 1")
-    _check(abs(sum(shares) - 1) <= SUM_TOLERANCE, f"shares sum to {sum(shares)}, not to 1")
+    levels = tuple(share.level for share in policy.shares)
     if policy.pack_hash == pack.hash:
-        levels = tuple(share.level for share in policy.shares)
         _check(levels == pack.levels, f"levels {levels} are not pack {pack.name}'s {pack.levels}")
     ttl_s = policy.ttl.seconds + policy.ttl.nanos / NS_PER_S
     _check(0 < ttl_s <= MAX_TTL_S, f"time to live is {ttl_s} s, not in 0 to {MAX_TTL_S}")
@@ -63,7 +60,35 @@ def board_policy(policy: pb.Policy, pack: Pack, now_ns: int) -> BoardPolicy:
         intensity_g_per_kwh=intensity,
         pue=policy.pue,
         embodied_g_per_s=policy.embodied_g_per_s,
+        mixes=_mixes(policy.mixes, levels),
     )
+
+
+def _shares(given: Sequence[pb.LevelShare], of: str = "") -> tuple[float, ...]:
+    for one in given:
+        _check(0 <= one.share <= 1, f"{of}share of {one.level} is {one.share}, not in 0 to 1")
+    shares = tuple(one.share for one in given)
+    _check(abs(sum(shares) - 1) <= SUM_TOLERANCE, f"{of}shares sum to {sum(shares)}, not to 1")
+    return shares
+
+
+def _mixes(given: Sequence[pb.Mix], levels: tuple[str, ...]) -> tuple[BoardMix, ...]:
+    """levels: of the policy, and of each of its mixes."""
+    _check(len(given) <= MAX_MIXES, f"has {len(given)} mixes, of at most {MAX_MIXES}")
+    mixes: dict[tuple[str, str], BoardMix] = {}
+    for number, mix in enumerate(given):
+        both = f"tenant {mix.tenant!r} and task {mix.task!r}"
+        _check(bool(mix.tenant) != bool(mix.task), f"mix {number} is of {both}, not of one of them")
+        name = mix.tenant or mix.task
+        whose = f"tenant {name!r}" if mix.tenant else f"task {name!r}"
+        fits = len(name) <= NAME_LENGTH and name.isascii() and name.isprintable()
+        _check(fits, f"{whose} is no name of 1 to {NAME_LENGTH} printable ASCII characters")
+        _check((mix.tenant, mix.task) not in mixes, f"has two mixes of {whose}")
+        own = tuple(share.level for share in mix.shares)
+        _check(own == levels, f"mix of {whose}: levels {own} are not the policy's {levels}")
+        shares = _shares(mix.shares, f"mix of {whose}: ")
+        mixes[mix.tenant, mix.task] = BoardMix(mix.tenant, mix.task, shares)
+    return tuple(mixes.values())
 
 
 def _check(right: bool, problem: str) -> None:

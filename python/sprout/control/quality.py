@@ -16,6 +16,7 @@ from sprout.directives import Pack
 from sprout.optimize.contrast import Certainty
 from sprout.profile import LevelProfile
 from sprout.v1 import control_pb2 as pb
+from sprout_ext.board import NAME_LENGTH
 
 METHODS = ("pairwise", "choice", "exact")
 MAX_BYTES = 256 << 10
@@ -24,7 +25,6 @@ MAX_NAME = 64  # characters of an id or a judge
 MAX_TEXT = 500
 MAX_BIAS = 16
 MAX_PREFERENCE = 2.0  # 2 P(preferred to L0)
-TASK_LENGTH = 23  # characters, what a flight keeps of it
 SKEW_S = 300.0  # that another machine's clock may be ahead
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -135,8 +135,8 @@ def _check_times(message: pb.Evaluation, now: float) -> None:
 
 
 def _check_class(c: pb.ClassQuality, levels: int) -> None:
-    if len(c.task) > TASK_LENGTH or not (c.task.isascii() and c.task.isprintable()):
-        raise ValueError(f"a task is printable ASCII of at most {TASK_LENGTH} characters")
+    if len(c.task) > NAME_LENGTH or not (c.task.isascii() and c.task.isprintable()):
+        raise ValueError(f"a task is printable ASCII of at most {NAME_LENGTH} characters")
     if not 1 <= c.judged < 1 << 63:
         raise ValueError(f"judged must be at least 1: {c.judged}")
     if len(c.preference) != levels:

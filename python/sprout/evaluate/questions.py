@@ -12,9 +12,9 @@ from typing import Any
 from sprout.errors import ConfigError
 from sprout.evaluate.answers import Question
 from sprout.v1 import control_pb2 as pb
+from sprout_ext.board import NAME_LENGTH
 
 MAX_FILE_BYTES = 256 << 20
-TASK_LENGTH = 23  # characters, what a flight keeps of it
 
 
 def read_file(path: Path) -> list[Question]:
@@ -52,8 +52,8 @@ def _question(entry: Any, number: int) -> Question:
     if not isinstance(text, str) or not text.strip():
         raise ValueError("`prompt` is no text")
     task = str(entry.get("task") or entry.get("dataset") or "")
-    if len(task) > TASK_LENGTH or not (task.isascii() and task.isprintable()):
-        raise ValueError(f"a task is printable ASCII of at most {TASK_LENGTH} characters: {task!r}")
+    if len(task) > NAME_LENGTH or not (task.isascii() and task.isprintable()):
+        raise ValueError(f"a task is printable ASCII of at most {NAME_LENGTH} characters: {task!r}")
     max_tokens = entry.get("max_tokens", 0)
     if not isinstance(max_tokens, int) or max_tokens < 0:
         raise ValueError(f"`max_tokens` is no number of tokens: {max_tokens!r}")

@@ -1,33 +1,34 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a client may ask of Sprout, as Triton request parameters.
 
-`sprout_level` pins a level by name, `sprout_off` true asks for L0, `sprout_task` names a task class
-for the statistics. `sprout_probe` marks the stack's own readiness probe, by a token that only it
-knows. So does `sprout_evaluate` an evaluation's request: with its token hints are heard that no
-client may give, because the answer is no client's. `sprout_sample` false keeps the prompt from
-being sampled for evaluations, and no operator can switch that off; true does nothing. Any other
-hint that the operator switched off is ignored and counted, as is one that doesn't exist; parameters
-of other names are none of our business.
+`sprout_level` pins a level by name, `sprout_off` true asks for L0. `sprout_tenant` names who asks
+and `sprout_task` a task class: for the statistics, and for the mix where the policy has one of that
+name. `sprout_probe` marks the stack's own readiness probe, by a token that only it knows. So does
+`sprout_evaluate` an evaluation's request: with its token hints are heard that no client may give,
+because the answer is no client's. `sprout_sample` false keeps the prompt from being sampled for
+evaluations, and no operator can switch that off; true does nothing. Any other hint that the
+operator switched off is ignored and counted, as is one that doesn't exist; parameters of other
+names are none of our business.
 """
 
 import hmac
 import json
-from collections.abc import Set
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
 from sprout.directives import Pack
 from sprout.errors import ConfigError, RequestError
+from sprout_ext.board import NAME_LENGTH
 
 EVALUATION = frozenset({"sprout_level", "sprout_task"})  # heard with the token
-
-TASK_LENGTH = 23  # characters, what the ledger holds
 
 
 @dataclass(frozen=True, slots=True)
 class Hints:
     level: int | None = None
     off: bool = False
+    tenant: bytes = b""
     task: bytes = b""
     probe: bool = False
     evaluation: bool = False
@@ -63,7 +64,9 @@ def read(
     return Hints(
         level=_level(heard["sprout_level"], pack) if "sprout_level" in heard else None,
         off=_off(heard["sprout_off"]) if "sprout_off" in heard else False,
-        task=_task(heard["sprout_task"]) if "sprout_task" in heard else b"",
+        # Whoever fills it in for everybody says of some that they belong to nobody: "" is none.
+        tenant=_name(heard, "sprout_tenant") if heard.get("sprout_tenant", "") != "" else b"",
+        task=_name(heard, "sprout_task") if "sprout_task" in heard else b"",
         probe=probe,
         evaluation=evaluation,
         sample=sample,
@@ -92,9 +95,10 @@ def _off(value: Any) -> bool:
     return value
 
 
-def _task(value: Any) -> bytes:
+def _name(heard: Mapping[str, Any], hint: str) -> bytes:
+    value = heard[hint]
     if not isinstance(value, str) or not value.isascii() or not value.isprintable():
-        raise RequestError(f"sprout_task must be printable ASCII text, not {value!r}")
-    if not 0 < len(value) <= TASK_LENGTH:
-        raise RequestError(f"sprout_task must have 1 to {TASK_LENGTH} characters")
+        raise RequestError(f"{hint} must be printable ASCII text, not {value!r}")
+    if not 0 < len(value) <= NAME_LENGTH:
+        raise RequestError(f"{hint} must have 1 to {NAME_LENGTH} characters")
     return value.encode()

@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """From a client's text to token ids under a level: what the `preprocessing` model does.
 
-A batch is read, gets one policy snapshot, is encoded in one call; a request that fails fails alone.
+Of a batch the hints are read first, since a tenant's or a task class's mix is found by its name;
+then it gets one policy snapshot, is read and is encoded in one call. A request that fails fails
+alone.
 Tensors go in and out under their stock names, so that this runs without Triton.
 """
 
@@ -58,6 +60,7 @@ class Prepared:
     flags: int
     choice: Choice | None
     sequence: int
+    tenant: bytes
     task: bytes
     max_tokens: int
     opened_ns: int
@@ -122,14 +125,13 @@ class Preprocessor:
         opened_ns = time.monotonic_ns()
         first = self._sequence
         self._sequence += len(batch)
-        choices: Sequence[Choice | None] = (
-            self._board.choose_many(first, len(batch)) if self._board else [None] * len(batch)
-        )
+        heard = [self._hints(prompt) for prompt in batch]
         results: list[Prepared | SproutError] = []
         prompts: list[list[Piece]] = []
-        for offset, (prompt, choice) in enumerate(zip(batch, choices, strict=True)):
+        drawn = zip(batch, heard, self._choices(first, heard), strict=True)
+        for sequence, (prompt, hinted, choice) in enumerate(drawn, first):
             try:
-                prepared, pieces = self._read(prompt, choice, first + offset, opened_ns)
+                prepared, pieces = self._read(prompt, hinted, choice, sequence, opened_ns)
             except SproutError as error:
                 results.append(error)
                 continue
@@ -159,6 +161,7 @@ class Preprocessor:
                 policy_version=choice.version,
                 policy_seed=choice.seed,
                 sequence=prepared.sequence,
+                tenant=prepared.tenant,
                 task=prepared.task,
                 input_tokens=prepared.input_tokens,
                 max_tokens=prepared.max_tokens,
@@ -179,8 +182,40 @@ class Preprocessor:
         if self._sampling:
             self._sampling.close()
 
+    def _hints(self, prompt: Prompt) -> Hints | RequestError:
+        settings = self._settings
+        try:
+            return hints.read(
+                prompt.parameters,
+                self._pack,
+                settings.hints,
+                settings.probe_token,
+                settings.evaluate_token,
+            )
+        except RequestError as error:
+            return error
+
+    def _choices(
+        self, first: int, heard: Sequence[Hints | RequestError]
+    ) -> Sequence[Choice | None]:
+        """Of one snapshot. What the hints say but for names is looked at later, in `_level`."""
+        if self._board is None:
+            return [None] * len(heard)
+        if heard.count(hints.NONE) == len(heard):  # nearly always
+            return self._board.choose_many(first, len(heard))
+        names = [
+            (hinted.tenant, hinted.task) if isinstance(hinted, Hints) else (b"", b"")
+            for hinted in heard
+        ]
+        return self._board.choose_many(first, len(heard), names)
+
     def _read(
-        self, prompt: Prompt, choice: Choice | None, sequence: int, opened_ns: int
+        self,
+        prompt: Prompt,
+        hinted: Hints | RequestError,
+        choice: Choice | None,
+        sequence: int,
+        opened_ns: int,
     ) -> tuple[Prepared, list[Piece]]:
         settings, given = self._settings, prompt.tensors
         query = one(given, "QUERY")
@@ -192,22 +227,24 @@ class Preprocessor:
         max_tokens = int(one(given, "REQUEST_OUTPUT_LEN"))
         if max_tokens <= 0:
             raise RequestError(f"max_tokens must be at least 1, not {max_tokens}")
-        hinted = hints.read(
-            prompt.parameters,
-            self._pack,
-            settings.hints,
-            settings.probe_token,
-            settings.evaluate_token,
-        )
+        if isinstance(hinted, RequestError):
+            raise hinted
         outputs = self._outputs(given, max_tokens)
         level, flags = self._level(hinted, choice)
         pieces = self._prompter.pieces(text, level)
         prepared = Prepared(
-            outputs, level, flags, choice, sequence, hinted.task, max_tokens, opened_ns
+            outputs,
+            level,
+            flags,
+            choice,
+            sequence,
+            hinted.tenant,
+            hinted.task,
+            max_tokens,
+            opened_ns,
         )
         if self._sampling is not None:
-            tenant = b""  # requests have none so far; of all that is sampled, this is the place
-            self._sampling.look(bytes(query), prepared, allowed=hinted.sample, tenant=tenant)
+            self._sampling.look(bytes(query), prepared, allowed=hinted.sample)
         return prepared, pieces
 
     def _outputs(self, given: Tensors, max_tokens: int) -> dict[str, Array]:

@@ -65,14 +65,14 @@ class Sampling:
             refused_tenants=settings.sample_refuse_tenants,
         )
 
-    def look(self, text: bytes, prepared: "Prepared", *, allowed: bool, tenant: bytes) -> None:
+    def look(self, text: bytes, prepared: "Prepared", *, allowed: bool) -> None:
         """Keep the prompt of a request whose level is known, if it is drawn and nobody refused.
 
         text: as the client sent it. allowed: false where the request refuses.
         """
         if self._sampler.draw(prepared.sequence, _SAMPLE) or prepared.flags & _OURS:
             return
-        if not allowed or tenant in self._refused_tenants:
+        if not allowed or prepared.tenant in self._refused_tenants:
             self._ring.refused()
             return
         propensity = self._propensity(prepared)
@@ -88,7 +88,7 @@ class Sampling:
             max_tokens=prepared.max_tokens,
             opened_ns=prepared.opened_ns,
             task=prepared.task,
-            tenant=tenant,
+            tenant=prepared.tenant,
         )
 
     def close(self) -> None:
@@ -102,15 +102,15 @@ class Sampling:
         policy = self._board.policy()
         if policy is None or policy.version != prepared.choice.version:
             return None
-        return propensity(policy, prepared.level)
+        return propensity(policy, prepared.level, prepared.tenant, prepared.task)
 
 
-def propensity(policy: BoardPolicy, level: int) -> float:
-    """P(a request gets this level), over all that chance decides.
+def propensity(policy: BoardPolicy, level: int, tenant: bytes = b"", task: bytes = b"") -> float:
+    """P(a request of this tenant and task gets this level), over all that chance decides.
 
     The control group is drawn first, then the canary, then the level: L0 is also what those get who
     are in neither.
     """
     drawn = (1 - policy.control_share) * policy.canary_share
-    share = policy.shares[level]  # of the mix that the request is under: one for all, so far
+    share = policy.shares_of(tenant, task)[level]
     return drawn * share + (1 - drawn if level == 0 else 0.0)

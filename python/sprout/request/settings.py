@@ -12,7 +12,7 @@ from pathlib import Path
 
 from sprout.errors import ConfigError
 
-HINTS = frozenset({"sprout_level", "sprout_off", "sprout_task"})
+HINTS = frozenset({"sprout_level", "sprout_off", "sprout_task", "sprout_tenant"})
 CHAT_TEMPLATES = ("auto", "chatml", "llama2", "none")
 _BOOLEANS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 

@@ -68,13 +68,15 @@ class Client:
         level: str | None = None,
         off: bool = False,
         task: str | None = None,
+        tenant: str | None = None,
         request_id: str = "",
         options: Mapping[str, Any] | None = None,
         marks: Mapping[str, str | bool] | None = None,
         timeout_s: float = 120.0,
         on_text: Callable[[str], None] = lambda _: None,
     ) -> Answer:
-        """One prompt. `level` pins a level by name, `off` asks for L0.
+        """One prompt. `level` pins a level by name, `off` asks for L0, `tenant` and `task` say of
+        whom it is and of which class.
 
         options: further ensemble inputs by name (`temperature`, `seed`, …).
         marks: further request parameters by name.
@@ -85,6 +87,7 @@ class Client:
             "sprout_level": level,
             "sprout_off": off or None,
             "sprout_task": task,
+            "sprout_tenant": tenant,
             **(marks or {}),
         }
         parameters = {key: value for key, value in hints.items() if value is not None}
