@@ -12,9 +12,9 @@ import pytest
 
 from sprout.config import Config, EvaluateConfig, load
 from sprout.errors import EvaluationError, SproutError
-from sprout.evaluate import answering, journal, session
+from sprout.evaluate import answering, findings, journal, session
 from sprout.evaluate.answering import Answering
-from sprout.evaluate.answers import Question
+from sprout.evaluate.answers import Judged, Question
 from sprout.evaluate.journal import Journal
 from sprout.evaluate.run import Evaluation
 from sprout.evaluate.session import Options, Session
@@ -107,6 +107,12 @@ def status(control: ControlStub) -> pb.Status:
     return control.GetStatus(pb.GetStatusRequest(), timeout=TIMEOUT_S)
 
 
+def evaluated(cfg: Config) -> list[Judged]:
+    """What the newest evaluation judged."""
+    found = next(journal.finished(cfg.stack.state / "evaluations"))
+    return [one for entry in found.entries if (one := entry.judged) is not None]
+
+
 def open_session(cfg: Config, control: ControlStub, **given: Any) -> Session:
     return Session(cfg, control, "127.0.0.1:1", Options(**given))
 
@@ -174,6 +180,10 @@ def test_it_stops_when_it_is_sure_enough(cfg: Config, control: ControlStub, engi
     assert found is not None
     assert found.classes[0].judged == 30  # the first look after 25
     assert "within limits" in found.stopped
+    # Bounds for every moment, not for a size that was set before.
+    fixed = findings.find(evaluated(cfg), "exact").classes[0]
+    assert found.classes[0].low[2] < fixed.low[2]
+    assert found.classes[0].high[2] > fixed.high[2]
 
 
 def test_questions_that_the_engine_does_not_answer_are_left_out(
@@ -194,6 +204,22 @@ def test_where_nothing_is_answered_there_is_no_q(
     with pytest.raises(SproutError, match="the engine is away"):
         made.run(made.sample())
     assert not status(control).evaluation.HasField("latest")
+
+
+def test_where_l0_is_never_right_it_says_so_and_goes_on_with_more(
+    cfg: Config, control: ControlStub, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(RIGHT, "L0", 0)
+    few = open_session(cfg, control, most=5, whole=True)
+    with pytest.raises(EvaluationError, match="never"):
+        few.run(few.sample())
+    monkeypatch.setitem(RIGHT, "L0", 10)
+    engine.asked.clear()
+    more = open_session(cfg, control, whole=True)
+    found = more.run(more.sample())
+    assert found is not None
+    assert found.classes[0].judged == 80
+    assert len(set(engine.asked)) == 75
 
 
 def test_a_dry_run_says_what_it_would_take(

@@ -36,8 +36,19 @@ class Findings:
     notes: tuple[str, ...]  # for people
 
 
-def find(judged: Sequence[Judged], method: Method, *, length_corrected: bool = False) -> Findings:
-    """ValueError where nothing was judged."""
+def find(
+    judged: Sequence[Judged],
+    method: Method,
+    *,
+    length_corrected: bool = False,
+    always: tuple[Sequence[float], Sequence[float]] | None = None,
+) -> Findings:
+    """ValueError where nothing was judged.
+
+    always: (levels,) bounds of q_i / q_0 that hold at every moment. Where sampling stopped on what
+    it saw, they are what may be said of all together: intervals for a size that was set before
+    would claim too much.
+    """
     notes: list[str] = []
     corrected = length_corrected and method == "pairwise"
     if corrected and len(judged) < LEAST_FOR_LENGTH:
@@ -55,6 +66,11 @@ def find(judged: Sequence[Judged], method: Method, *, length_corrected: bool = F
         if task != POOLED and len(of) >= LEAST_OF_A_CLASS
     ]
     classes = [_class(pooled)]
+    if always is not None and not corrected and len(classes[0].low):
+        low, high = always
+        del classes[0].low[:], classes[0].high[:]
+        classes[0].low.extend(low)
+        classes[0].high.extend(min(value, WIDEST) for value in high)
     for quality, shrunk in zip(own, shrink(own).classes if own else (), strict=True):
         if shrunk.preferences[0] > 0:
             moved = replace(quality, preferences=shrunk.preferences, covariance=shrunk.covariance)
@@ -72,7 +88,7 @@ def _measured(
     if not corrected or len(judged) < LEAST_FOR_LENGTH:
         return found
     try:
-        at_equal = length.without(scores, tokens, weights=weights)
+        at_equal = length.without(scores, tokens, labels=_labels(judged), weights=weights)
     except ValueError as error:
         notes.append(f"{task or 'all'}: not corrected for length: {error}")
         return found
@@ -87,6 +103,10 @@ def _columns(judged: Sequence[Judged]) -> tuple[Array, Array, Array]:
     for row, one in zip(tokens, judged, strict=True):
         row[: len(one.output_tokens)] = one.output_tokens
     return scores, tokens, np.array([one.question.weight for one in judged])
+
+
+def _labels(judged: Sequence[Judged]) -> list[str]:
+    return [one.question.task for one in judged]
 
 
 def _normal(q: Array, s: Array, like: Sequence[Interval | Absent]) -> tuple[Interval | Absent, ...]:
@@ -133,7 +153,7 @@ def _bias(judged: Sequence[Judged], method: Method) -> dict[str, float]:
     if len(judged) >= LEAST_FOR_LENGTH:
         scores, tokens, weights = _columns(judged)
         with contextlib.suppress(ValueError):  # every pair differs alike: nothing can be told
-            at_equal = length.without(scores, tokens, weights=weights)
+            at_equal = length.without(scores, tokens, labels=_labels(judged), weights=weights)
             found["length"] = at_equal.corrected.coefficient.value
     return found
 

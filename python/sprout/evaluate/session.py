@@ -231,9 +231,19 @@ class Session:
         judged = evaluation.judged
         if not judged:
             raise EvaluationError(f"nothing could be judged ({stopped}): there is no q")
+        verdict = evaluation.verdict
+        early = verdict is not None and verdict.stop and len(judged) == verdict.judged
         found = findings.find(
-            judged, judge.method, length_corrected=self._cfg.evaluate.judge.length_correction
+            judged,
+            judge.method,
+            length_corrected=self._cfg.evaluate.judge.length_correction,
+            always=(verdict.low, verdict.high) if verdict is not None and early else None,
         )
+        if not found.pooled.preferences[0] > 0:
+            raise EvaluationError(
+                f"{self.levels[0]} was never preferred, or never right, in {len(judged)} prompts: "
+                "nothing can be relative to it. They are kept: run it again with more prompts"
+            )
         message = self._message(judge, journal, sample, found, stopped=stopped)
         message.cost.CopyFrom(findings.cost(journal.entries, evaluation.cost()))
         self._control.ReportEvaluation(
