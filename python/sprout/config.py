@@ -437,8 +437,8 @@ class ScheduleConfig(Section):
     prompts: int = Field(1000, ge=1)  # of one evaluation, at most
     # It ends before, once the decisions that rest on q can't be wrong by more than this: in grams,
     # as a share of the least possible, and in points of preference under the floor.
-    stop_g_ratio: float = Field(0.1, gt=0)
-    stop_points: float = Field(3.0, gt=0)
+    stop_g_ratio: float = Field(0.25, gt=0)
+    stop_points: float = Field(5.0, gt=0)
     least_prompts: int = Field(50, ge=1)  # judged before it may
     max_tokens: int = Field(512, ge=1)  # of an answer, where the prompt names no other
     timeout_s: float = Field(300, gt=0)  # of an answer
