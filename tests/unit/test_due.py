@@ -173,6 +173,24 @@ def test_an_accelerated_trace_has_its_own_hours(store: Store) -> None:
     assert due.standing.due
 
 
+def test_too_few_sampled_prompts_are_waited_for(store: Store) -> None:
+    cfg = Config(
+        evaluate=EvaluateConfig(
+            sampling={"share": 0.1},
+            judge={"kind": "exact"},
+            schedule={"rule": "fixed", "least_prompts": 50},
+        )
+    )
+    due, _ = make(store, Grid(store, waves(200)), cfg)
+    due.prompts = lambda: 49
+    due.look()
+    assert not due.standing.due
+    assert "49 prompts" in due.standing.why
+    due.prompts = lambda: 50
+    due.look()
+    assert due.standing.due
+
+
 # --- drift ---------------------------------------------------------------------------------------
 
 

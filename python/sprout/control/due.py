@@ -4,7 +4,7 @@ before it. What runs is a process of its own; it reads this in the status."""
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
@@ -22,7 +22,7 @@ from sprout.v1 import control_pb2 as pb
 
 LOG = logging.getLogger(__name__)
 
-EVERY_S = 60.0  # a look; the rules are of hours
+EVERY_S = 10.0  # a look; the rules are of hours, but prompts arrive in seconds
 PAST = timedelta(days=28)  # of intensities, for means and forecasts
 NEVER = "evaluations run only when an operator starts one (evaluate.schedule.rule)"
 NO_GRID = "no carbon intensity is known"
@@ -56,12 +56,14 @@ class Due:
         # A trace that is played faster has its own clock; evaluations are dated by ours.
         replayed = config.carbon.sources[0] == "trace"
         self._speed = config.carbon.trace_speed if replayed else 1.0
+        self._least = None if config.evaluate.prompts_file else self._schedule.least_prompts
+        self.prompts: Callable[[], int] = lambda: 0  # that are kept for evaluations
         self._compared: tuple[str, str] = ("", "")  # the latest evaluation, and what drifted
         self.standing = Standing()
 
     def look(self) -> None:
         """ControlError where the store fails; the last standing stays then."""
-        found = self._due()
+        found = self._with_prompts(self._due())
         self.standing = Standing(found.due, found.why, found.expected_at, self._drift())
 
     def tell(self, status: pb.EvaluationStatus) -> None:
@@ -72,6 +74,15 @@ class Due:
         if latest is not None and standing.due and latest.id != self._compared[0]:
             # It ended since the last look: two in a row would be one too many.
             status.due, status.why = False, "an evaluation has just ended"
+
+    def _with_prompts(self, found: Standing) -> Standing:
+        """With too few to say anything it waits for more."""
+        kept = self.prompts()
+        if not found.due or self._least is None or kept >= self._least:
+            return found
+        return replace(
+            found, due=False, why=f"{kept} prompts are sampled, {self._least} needed; {found.why}"
+        )
 
     def _due(self) -> Standing:
         if self._rule is None:

@@ -82,6 +82,7 @@ async def _run(config: Config, store: Store, port_file: Path, stop: asyncio.Even
     if sampling.share > 0:
         reservoir = Reservoir(sampling.reservoir_prompts, sampling.retention_hours * 3600)
         loop.evaluations.tellers.append(reservoir.tell)
+        loop.due.prompts = lambda kept=reservoir: sum(kept.counts().values())
     server = Server(control, Service(loop, store, overview, counted, reservoir))
     exposition = Exposition(control, registry)
     overview.metrics_address = exposition.address

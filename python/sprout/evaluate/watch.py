@@ -14,7 +14,7 @@ from sprout.v1 import control_pb2 as pb
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 30.0  # between two looks
+LOOK_S = 10.0  # between two looks
 FIRST_RETRY_S, MOST_RETRY_S = 60.0, 3600.0
 
 
