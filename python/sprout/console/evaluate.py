@@ -115,9 +115,10 @@ def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: boo
         return
     assert found.evaluation is not None
     evaluate_view.show(found.evaluation)
+    evaluate_view.unusable(found)
     if agreement is not None:
         evaluate_view.show_agreement(agreement, other)
-    evaluate_view.show_share(found.evaluation, saved)
+    evaluate_view.show_share(saved)
     evaluate_view.disagreements(found)
 
 
@@ -131,10 +132,11 @@ def _finished(cfg: Config, id_: str) -> Journal:
 
 
 def _saved(cfg: Config) -> dict[str, Any] | None:
-    """What receipts of the policy say less than those of the control group, all in all; None where
-    the control plane is not up, or has not both."""
+    """What all evaluations took, and what receipts of the policy say less than those of the control
+    group, of all outcomes ever stored; None where the control plane is not up, or has not both."""
     try:
         arms = {arm.arm: arm for arm in operator.status(cfg).arms}
+        costs = [one.cost for one in operator.evaluations(cfg)]
     except ControlError:
         return None
     control, levels = arms.get("control"), pack(cfg.request.pack).levels
@@ -147,6 +149,9 @@ def _saved(cfg: Config) -> dict[str, Any] | None:
         "requests": n,
         "attributed_g": n * per_request - sum(arm.carbon_g for arm in drawn),
         "estimated": any(arm.energy_estimated for arm in drawn),
+        "answers_g": arms["evaluation"].carbon_g if "evaluation" in arms else 0.0,
+        "judge_g": sum(cost.judge_g for cost in costs),
+        "judge_known": all(cost.judge_joules > 0 or not cost.judge_calls for cost in costs),
     }
 
 

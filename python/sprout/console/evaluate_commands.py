@@ -69,4 +69,5 @@ def watch(context: typer.Context) -> None:
     from sprout.console import evaluate as console
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # else a line for each call of a judge
     console.watch(config_of(context))

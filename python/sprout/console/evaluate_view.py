@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What `sprout evaluate` tells people: q with its intervals, what it took, what to look at."""
 
+from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -105,24 +106,33 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
                 if cost.get("judge_joules")
                 else "joules not known"
             )
+            + (f", {cost['judge_price']:.2f} in your currency" if cost.get("judge_price") else "")
         )
 
 
-def show_share(found: dict[str, Any], saved: dict[str, Any] | None) -> None:
-    """What it took against what receipts say the policy saved."""
-    cost = found.get("cost", {})
-    took = cost.get("carbon_g", 0.0) + cost.get("judge_g", 0.0)
+def show_share(saved: dict[str, Any] | None) -> None:
+    """What all evaluations took against what receipts say the policy saved in the same time."""
     if saved is None:
         out.print("share       not known: no control group to compare with yet")
         return
     total = saved["attributed_g"]
+    took = saved["answers_g"] + saved["judge_g"]
     share = f": {100 * took / total:.2g} %" if total > 0 else ""
+    judge = "" if saved["judge_known"] else ", without judges whose joules are not known"
     out.print(
-        f"share       {grams(took)} against {grams(total) if total > 0 else 'nothing'} that the "
-        f"receipts of {saved['requests']} requests under the policy say less than the control "
-        f"group's{share}",
+        f"share       all evaluations so far: {grams(took)}{judge}, against "
+        f"{grams(total) if total > 0 else 'nothing'} that the receipts of {saved['requests']} "
+        f"requests under the policy say less than the control group's{share}",
         markup=False,
     )
+
+
+def unusable(found: Journal) -> None:
+    """Why judgments could not be used."""
+    reasons = Counter(why for entry in found.entries for _, why in entry.unusable)
+    if reasons:
+        said = ", ".join(f"{why} {n}" for why, n in reasons.most_common())
+        out.print(f"            by reason: {said}", markup=False)
 
 
 def disagreements(found: Journal) -> None:
@@ -150,20 +160,24 @@ def _short(text: str) -> str:
 
 
 def agreement(one: Journal, other: Journal) -> Interval | Absent:
-    """Cohen's kappa of two evaluations' verdicts on the same questions, levels and orders."""
+    """Cohen's kappa of two evaluations' verdicts on the same questions and levels; by order as
+    well, where both judges were asked in both."""
     theirs = {entry.id: entry for entry in other.entries if entry.scores}
-    pairs = [
-        pair
-        for entry in one.entries
-        if entry.scores and entry.id in theirs
-        for pair in zip(_verdicts(entry), _verdicts(theirs[entry.id]), strict=False)
-    ]
+    pairs: list[tuple[float, float]] = []
+    for entry in one.entries:
+        match = theirs.get(entry.id)
+        if not entry.scores or match is None:
+            continue
+        by_order = bool(entry.orders and match.orders)
+        pairs += zip(
+            _verdicts(entry, by_order=by_order), _verdicts(match, by_order=by_order), strict=True
+        )
     return kappa([a for a, _ in pairs], [b for _, b in pairs], verdicts=VERDICTS, weights="linear")
 
 
-def _verdicts(entry: Entry) -> Iterator[float]:
+def _verdicts(entry: Entry, *, by_order: bool) -> Iterator[float]:
     """Of each level against L0: lost, tied, won."""
-    if entry.orders:
+    if by_order:
         yield from (verdict for pair in entry.orders for verdict in pair)
         return
     for score in entry.scores[1:]:

@@ -47,6 +47,18 @@ def status(cfg: Config) -> pb.Status:
         return stub.GetStatus(pb.GetStatusRequest(), timeout=TIMEOUT_S)
 
 
+def evaluations(cfg: Config) -> list[pb.Evaluation]:
+    """All that the control plane has, newest first."""
+    found: list[pb.Evaluation] = []
+    with control(cfg) as stub:
+        while True:
+            page = pb.ListEvaluationsRequest(page_size=200, before_id=found[-1].id if found else "")
+            answer = stub.ListEvaluations(page, timeout=TIMEOUT_S)
+            found.extend(answer.evaluations)
+            if not answer.next_before_id:
+                return found
+
+
 def watch(cfg: Config) -> Iterator[pb.Status]:
     """The status, then whenever it changes; ends with a ControlError or the caller."""
     with control(cfg) as stub:

@@ -21,6 +21,7 @@ from sprout.v1 import control_pb2 as pb
 Array = NDArray[np.float64]
 
 LEAST_OF_A_CLASS = 2  # prompts; a class with fewer is in the pooled q alone
+LEAST_CONSISTENT = 0.7  # share of pairs
 LEAST_FOR_LENGTH = 30  # prompts, before its effect can be told from a level's
 WIDEST = 1e6  # what a bound that is not known is written as
 Z95 = 1.959964  # of the normal distribution
@@ -77,7 +78,13 @@ def find(
             classes.append(_class(moved, shrunk.amount))
         else:
             notes.append(f"{quality.task}: L0 was never right, so it has no q of its own")
-    return Findings(pooled, tuple(classes), _bias(judged, method), tuple(dict.fromkeys(notes)))
+    bias = _bias(judged, method)
+    if bias.get("consistent", 1.0) < LEAST_CONSISTENT:
+        notes.append(
+            f"the judge gave one verdict in both orders in {100 * bias['consistent']:.0f} % of "
+            "pairs: where it goes by place, q is pulled towards 100 %"
+        )
+    return Findings(pooled, tuple(classes), bias, tuple(dict.fromkeys(notes)))
 
 
 def _measured(
