@@ -107,15 +107,16 @@ BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept {
     const BoardBuffer& buffer = file.buffer[active];
     const std::uint64_t sequence = load(buffer.sequence);
     if (sequence & 1) continue;  // flipped and being written again since `active` was read
+    // Between the two loads the writer may have come round to this buffer and not yet flipped: what
+    // is not in force is not to be seen, since its writer may die first. If it still is the active
+    // one, its writing of this sequence is in force, and a flip from here on does no harm.
     const Stamp stamp{active, sequence, load(buffer.checksum)};
+    if (load(file.active) != active) continue;
     const bool known = sequence != 0 && stamp == copy.stamp;
     if (!known) {
       copy.stamp = {};  // until it is verified
       load_all(buffer.payload, copy.payload.data(), copy.payload.size());
     }
-    // Between the loads of `active` and `sequence` the writer may have come round to this buffer
-    // and not yet flipped: what is not in force is not to be seen, since its writer may die first.
-    if (load(file.active) != active) continue;
     // Each load acquires: had one of them seen a later writing, this one would see its sequence.
     if (load(buffer.sequence) != sequence) continue;
     if (!known && stamp.checksum != checksum(sequence, copy.payload)) return BoardState::kCorrupt;
