@@ -25,7 +25,8 @@ namespace py = pybind11;
 using namespace py::literals;
 using namespace sprout;
 
-void ring_table(py::module_& m);  // ring_bindings.cpp
+void ring_table(py::module_& m);    // ring_bindings.cpp
+void scorer_table(py::module_& m);  // scorer_bindings.cpp
 
 namespace {
 
@@ -370,6 +371,13 @@ void ledger_table(py::module_& m) {
   py::class_<Flights>(m, "Flights")
       .def(py::init<std::string>(), "directory"_a)
       .def(
+          "arrived",
+          [](Flights& self, std::uint64_t ticket, std::int64_t now_ns) {
+            SegmentView* const view = self.find(ticket);
+            return view != nullptr && flight_arrived(*view, ticket, now_ns);
+          },
+          "ticket"_a, "now_ns"_a)
+      .def(
           "scheduled",
           [](Flights& self, std::uint64_t ticket, std::int64_t now_ns) {
             SegmentView* const view = self.find(ticket);
@@ -518,7 +526,8 @@ void clock_table(py::module_& m) {
 
 PYBIND11_MODULE(_core, m) {
   m.doc() =
-      "Compiled core of sprout_ext. Private: use sprout_ext.sampler, board, ledger, clock, ring.";
+      "Compiled core of sprout_ext. Private: use sprout_ext.sampler, board, ledger, clock, ring, "
+      "scorer.";
   py::register_local_exception_translator([](std::exception_ptr thrown) {
     try {
       if (thrown) std::rethrow_exception(thrown);
@@ -535,4 +544,5 @@ PYBIND11_MODULE(_core, m) {
   ledger_table(m);
   clock_table(m);
   ring_table(m);
+  scorer_table(m);
 }

@@ -48,15 +48,14 @@ void live(Record& record, std::uint32_t generation, Phase phase, std::int64_t no
   Record::Live& line = record.live;
   const auto mark = static_cast<std::uint32_t>(phase);
   const std::uint64_t state = load(line.state);
-  if (high(state) != generation) {
-    store(line.output_tokens, 0);
-    store(line.scheduled_ns, ns(now_ns));
-    if (phase == Phase::kFirstToken) store(line.first_token_ns, ns(now_ns));
-  } else if (low(state) < mark) {
+  const bool fresh = high(state) != generation;
+  const auto last = fresh ? Phase::kOpened : Phase{low(state)};
+  if (fresh) store(line.output_tokens, 0);
+  if (last < Phase::kScheduled && phase >= Phase::kScheduled) store(line.scheduled_ns, ns(now_ns));
+  if (last < Phase::kFirstToken && phase == Phase::kFirstToken)
     store(line.first_token_ns, ns(now_ns));
-  }
   store(line.heartbeat_ns, ns(now_ns));
-  if (high(state) != generation || low(state) < mark) store(line.state, pack(mark, generation));
+  if (fresh || last < phase) store(line.state, pack(mark, generation));
 }
 
 template <typename Move>
@@ -147,6 +146,12 @@ std::uint64_t flight_open(SegmentView& view, std::uint32_t& cursor, const Openin
   return 0;
 }
 
+bool flight_arrived(SegmentView& view, std::uint64_t ticket, std::int64_t now_ns) noexcept {
+  return move(view, ticket, [=](Record& record, std::uint32_t generation) {
+    if (!ended(record, generation)) live(record, generation, Phase::kOpened, now_ns);
+  });
+}
+
 bool flight_scheduled(SegmentView& view, std::uint64_t ticket, std::int64_t now_ns) noexcept {
   return move(view, ticket, [=](Record& record, std::uint32_t generation) {
     if (!ended(record, generation)) live(record, generation, Phase::kScheduled, now_ns);
@@ -229,9 +234,9 @@ bool flight_read(const SegmentView& view, std::uint32_t slot, FlightRow& out) no
 
   constexpr auto mark = [](Phase phase) { return static_cast<std::uint32_t>(phase); };
   const Record::Live& line = record.live;
-  if (marked(line.state, mark(Phase::kScheduled), mark(Phase::kFirstToken)) == generation) {
+  if (marked(line.state, mark(Phase::kOpened), mark(Phase::kFirstToken)) == generation) {
     out.phase = static_cast<std::uint8_t>(load(line.state));
-    out.scheduled_ns = ns(line.scheduled_ns);
+    if (out.phase >= mark(Phase::kScheduled)) out.scheduled_ns = ns(line.scheduled_ns);
     if (out.phase == mark(Phase::kFirstToken)) out.first_token_ns = ns(line.first_token_ns);
     out.heartbeat_ns = ns(line.heartbeat_ns);
     out.output_tokens = low(load(line.output_tokens));

@@ -71,7 +71,7 @@ struct Record {
     Word tenant[3];  // a Name
   } opened;
   struct alignas(64) Live {  // by the engine slot
-    Word state;              // mark = Phase
+    Word state;              // mark = Phase; kOpened: it has reached the slot, and waits there
     Word scheduled_ns;       // valid from kScheduled
     Word first_token_ns;     // valid from kFirstToken
     Word heartbeat_ns;       // any sign of life
@@ -183,6 +183,7 @@ SegmentIdentity segment_identity(const SegmentView& view) noexcept;
 // The moves of a flight, each by its one writer. False: no such flight, or no longer.
 // `cursor`: where the search for a free slot starts; 0 is returned if the table is full.
 std::uint64_t flight_open(SegmentView& view, std::uint32_t& cursor, const Opening& with) noexcept;
+bool flight_arrived(SegmentView& view, std::uint64_t ticket, std::int64_t now_ns) noexcept;
 bool flight_scheduled(SegmentView& view, std::uint64_t ticket, std::int64_t now_ns) noexcept;
 bool flight_first_token(SegmentView& view, std::uint64_t ticket, std::int64_t now_ns) noexcept;
 bool flight_progress(SegmentView& view, std::uint64_t ticket, std::uint32_t output_tokens,

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Sprout's compiled core: sampler, policy board, flight ledger, energy clock, prompt ring.
+"""Sprout's compiled core: sampler, policy board, flight ledger, energy clock, prompt ring,
+scorer of prompts.
 
-The five modules of the same names are the public face; `sprout_ext.reference` has the same in plain
+The six modules of the same names are the public face; `sprout_ext.reference` has the same in plain
 Python over the same bytes, as the tests' oracle.
 """
 
@@ -39,6 +40,7 @@ from sprout_ext.sampler import (
     fold_key,
     thresholds,
 )
+from sprout_ext.scorer import Scorer, gram_slots
 
 __all__ = [
     "COUNTERS",
@@ -65,6 +67,7 @@ __all__ = [
     "RingReader",
     "Role",
     "Sampler",
+    "Scorer",
     "Segment",
     "SegmentReader",
     "Stream",
@@ -72,6 +75,7 @@ __all__ = [
     "cuda_built",
     "draw_batch",
     "fold_key",
+    "gram_slots",
     "rings",
     "segments",
     "thresholds",

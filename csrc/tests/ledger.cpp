@@ -95,6 +95,7 @@ void open(std::byte* memory, const test::Running& running) {
 void engine(std::byte* memory, const test::Running& running) {
   for_flights(memory, running, [](SegmentView& table, const FlightRow& row) {
     const std::uint64_t t = row.ticket;
+    if (number(t, 12) % 2 == 0) flight_arrived(table, t, number(t, 13));
     flight_scheduled(table, t, number(t, 1));
     if (number(t, 11) % 4 == 0) return;  // not yet, perhaps never
     flight_first_token(table, t, number(t, 2));

@@ -21,6 +21,7 @@ SproutError
 ├── EvaluationError        an evaluation can't be run, kept or reported
 ├── JudgeError             no judge can be had: refused, not there, or too often not heard
 ├── InfeasibleError        the optimizer has no feasible policy
+├── PredictorError         a predictor can't be fitted or read, or is no better than class means
 ├── SpoolError             outcomes can't be kept on disk
 ├── ControlError           the control plane can't be reached, or refused
 ├── PolicyError            a policy that can't be applied; the one in force stays
@@ -112,6 +113,10 @@ class JudgeError(SproutError):
 
 class InfeasibleError(SproutError):
     """No feasible policy; the message names the constraint."""
+
+
+class PredictorError(SproutError):
+    """A predictor can't be fitted, is no better than class means, or its file is malformed."""
 
 
 class SpoolError(SproutError):

@@ -10,6 +10,7 @@ from sprout_ext.reference.clock import ClockReader, ClockWriter
 from sprout_ext.reference.ledger import Flights, Segment, SegmentReader
 from sprout_ext.reference.ring import Ring, RingReader
 from sprout_ext.reference.sampler import Sampler, draw_batch, fold_key, philox, thresholds
+from sprout_ext.reference.scorer import Scorer, gram_slots
 
 __all__ = [
     "BoardReader",
@@ -20,10 +21,12 @@ __all__ = [
     "Ring",
     "RingReader",
     "Sampler",
+    "Scorer",
     "Segment",
     "SegmentReader",
     "draw_batch",
     "fold_key",
+    "gram_slots",
     "philox",
     "thresholds",
 ]

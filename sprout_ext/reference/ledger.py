@@ -91,9 +91,10 @@ def _row(words: Words, tag: int, slot: int) -> NDArray[Any] | None:
     row["opened_ns"] = signed(r[8])
     row["input_tokens"], row["max_tokens"] = _low(r[9]), r[9] >> 32
     row["intensity_g_per_kwh"], row["pue"], row["embodied_g_per_s"] = map(real, r[10:13])
-    if _marked(r[_LIVE], Phase.SCHEDULED, Phase.FIRST_TOKEN) == generation:
+    if _marked(r[_LIVE], Phase.OPENED, Phase.FIRST_TOKEN) == generation:
         row["phase"] = _low(r[_LIVE])
-        row["scheduled_ns"] = signed(r[_LIVE + 1])
+        if _low(r[_LIVE]) >= Phase.SCHEDULED:
+            row["scheduled_ns"] = signed(r[_LIVE + 1])
         if _low(r[_LIVE]) == Phase.FIRST_TOKEN:
             row["first_token_ns"] = signed(r[_LIVE + 2])
         row["heartbeat_ns"] = signed(r[_LIVE + 3])
@@ -220,8 +221,9 @@ class Flights:
             mark = _low(words[line])
             if words[line] >> 32 != generation:
                 words[line + 4] = 0
-                words[line + 1] = now_ns
                 mark = Phase.OPENED
+            if phase >= Phase.SCHEDULED and mark < Phase.SCHEDULED:
+                words[line + 1] = now_ns
             if phase is Phase.FIRST_TOKEN and mark < phase:
                 words[line + 2] = now_ns
             words[line + 3] = now_ns
@@ -230,6 +232,10 @@ class Flights:
                 words[line + 4] = output_tokens
         words.close()
         return True
+
+    def arrived(self, ticket: int, now_ns: int) -> bool:
+        """The slot has it; it may wait there."""
+        return self._live(ticket, Phase.OPENED, now_ns, None)
 
     def scheduled(self, ticket: int, now_ns: int) -> bool:
         """The engine has taken it up."""

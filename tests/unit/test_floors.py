@@ -18,7 +18,7 @@ FLOORS = (
     {"request", "agent", "serve", "evaluate"},
     {
         *("directives", "chat", "engines", "config", "channel"),
-        *("energy", "carbon", "profile", "policy_version"),
+        *("energy", "carbon", "profile", "policy_version", "predict"),
     },
     {"optimize", "proof", "errors", "units", "sprout_ext", "v1", ""},  # "" = sprout/__init__.py
 )

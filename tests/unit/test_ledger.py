@@ -72,6 +72,11 @@ def test_a_flight_from_start_to_end(tmp_path: Path):
     assert opened["phase"] == Phase.OPENED
     assert opened["scheduled_ns"] == opened["last_token_ns"] == opened["output_tokens"] == 0
 
+    assert opened["heartbeat_ns"] == 0
+    assert flights.arrived(ticket, 1500)
+    (waiting,) = agent.scan()
+    assert (waiting["phase"], waiting["heartbeat_ns"], waiting["scheduled_ns"]) == (0, 1500, 0)
+
     assert flights.scheduled(ticket, 2000)
     view = flights.view(ticket)
     assert view is not None
@@ -288,7 +293,7 @@ def test_listing_leaves_out_what_is_foreign(tmp_path: Path):
 
 
 # A random history: (what, which ticket, a number).
-MOVES = ("open", "scheduled", "first_token", "progress", "finished", "close", "release")
+MOVES = ("open", "arrived", "scheduled", "first_token", "progress", "finished", "close", "release")
 history = st.lists(
     st.tuples(st.sampled_from(MOVES), st.integers(0, 5), st.integers(0, 40)), max_size=30
 )

@@ -17,7 +17,12 @@ from sprout_ext.ledger import FLIGHT, Phase
 
 S = 1_000_000_000
 NOW = 1000 * S
-LEASES = {"abandoned_after_s": 5.0, "lease_s": 120.0, "queue_lease_s": 600.0}
+LEASES = {
+    "abandoned_after_s": 5.0,
+    "lease_s": 120.0,
+    "queue_lease_s": 600.0,
+    "arrival_lease_s": 20.0,
+}
 
 
 def flight(**fields: Any) -> Any:
@@ -61,8 +66,11 @@ def finished(ago_s: float, phase: Phase = Phase.FINISHED, **fields: Any) -> Any:
         (flight(), False, 0),  # its stub may have died this second
         (flight(opened_ns=NOW - 6 * S), True, 0),
         (flight(opened_ns=NOW - 6 * S), False, pb.ENDING_LOST),
-        (flight(opened_ns=NOW - 599 * S), True, 0),  # it waits for a slot of the engine
-        (flight(opened_ns=NOW - 601 * S), True, pb.ENDING_LOST),
+        (flight(opened_ns=NOW - 19 * S), True, 0),  # on its way to the slot
+        (flight(opened_ns=NOW - 21 * S), True, pb.ENDING_LOST),  # its client went meanwhile
+        # It has arrived, and waits for a slot of the engine.
+        (flight(opened_ns=NOW - 599 * S, heartbeat_ns=NOW - 598 * S), True, 0),
+        (flight(opened_ns=NOW - 602 * S, heartbeat_ns=NOW - 601 * S), True, pb.ENDING_LOST),
         (scheduled(60), True, 0),
         (scheduled(121), True, pb.ENDING_LOST),
         (scheduled(121, heartbeat_ns=NOW - S), True, 0),  # the engine is at it

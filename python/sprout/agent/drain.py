@@ -62,6 +62,9 @@ class Drain:
     ) -> None:
         self._abandoned_after_s = cfg.agent.abandoned_after_s
         self._lease_s, self._queue_lease_s = cfg.agent.lease_s, cfg.agent.queue_lease_s
+        # A slot that is not ours says of nothing that it has arrived.
+        theirs = cfg.engine.kind == "external"
+        self._arrival_lease_s = self._queue_lease_s if theirs else cfg.agent.arrival_lease_s
         self._meter = meter
         self._clock = clock
         self._spool = spool
@@ -103,6 +106,7 @@ class Drain:
             abandoned_after_s=self._abandoned_after_s,
             lease_s=self._lease_s,
             queue_lease_s=self._queue_lease_s,
+            arrival_lease_s=self._arrival_lease_s,
         )
         ends = active_ends(records, ending, owner_alive=alive)
         uid = reader.uid

@@ -33,13 +33,15 @@ def endings(
     abandoned_after_s: float,
     lease_s: float,
     queue_lease_s: float,
+    arrival_lease_s: float,
 ) -> NDArray[np.uint8]:
     """(n,) pb.Ending of each record of one segment, 0 = in flight.
 
     records: (n,) of sprout_ext.ledger.FLIGHT. A flight is lost when there was no sign of life for
-    the lease (a longer one while it may wait for the engine, which says nothing of its queue), or
-    for `abandoned_after_s` if the stub that opened it is dead (the others may well take it to its
-    end).
+    the lease (a longer one while it may wait for the engine, which says nothing of its queue; a
+    shorter one if it has not reached the slot: Triton lets go of a request between two models when
+    its client has gone), or for `abandoned_after_s` if the stub that opened it is dead (the others
+    may well take it to its end).
     """
     phase, closed = records["phase"], records["closed"]
     over = phase >= Phase.FINISHED
@@ -51,6 +53,8 @@ def endings(
     ending = np.zeros(len(records), np.uint8)
     queue_ns = int(queue_lease_s * NS_PER_S) if owner_alive else patience_ns
     allowed_ns = np.where(phase == Phase.OPENED, queue_ns, lease_ns)
+    on_the_way = (phase == Phase.OPENED) & (records["heartbeat_ns"] == 0)
+    allowed_ns[on_the_way] = min(queue_ns, int(arrival_lease_s * NS_PER_S))
     ending[~over & (silence_ns > allowed_ns)] = pb.ENDING_LOST
     ending[~over & closed & (now_ns - records["closed_ns"] > CLOSED_GRACE_NS)] = pb.ENDING_DELIVERED
     finished = phase == Phase.FINISHED

@@ -17,7 +17,8 @@ from sprout.replay.accept import Check, check
 from sprout.replay.bundle import Bundle, read
 from sprout.replay.importer import import_clone
 from sprout.replay.page import HEAD, page, shown
-from sprout.replay.run import Request, Runs, plan_of, replay
+from sprout.replay.prompted import in_sample
+from sprout.replay.run import PREDICTED, PROMPT_BANK, Request, Runs, plan_of, replay
 from sprout.replay.tables import HOURLY_COLUMNS, RESULT_COLUMNS, hourly, results, write_csv
 
 PUBLISHED = "published"  # in the place of a xi: every one that published.csv has
@@ -41,6 +42,10 @@ def run(
     if not cases:
         raise ConfigError(f"nothing to run: {'; '.join(left_out)}")
     notes = [*bundle.notes, *(f"left out: {each}" for each in left_out)]
+    if request.predictor is not None and set(PREDICTED) & set(request.schemes):
+        notes.append(in_sample(bundle, request.predictor))
+    if request.hourly_minimum and PROMPT_BANK in request.schemes:
+        notes.append(f"PROMPT_BANK: at least {request.hourly_minimum:g} expected in every hour")
     for note in notes:
         err.print(note, markup=False)
     _make(target_folder)

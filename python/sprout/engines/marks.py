@@ -31,6 +31,11 @@ class FlightMarks:
         if self._segment is not None:
             self._segment.count(counter)
 
+    def arrived(self, ticket: int) -> None:
+        """The slot has it: from here on it may wait for the engine for long."""
+        if ticket and self._flights is not None:
+            self._flights.arrived(ticket, time.monotonic_ns())
+
     def scheduled(self, ticket: int, now_ns: int) -> None:
         if ticket and self._flights is not None:
             self._seen(self._flights.scheduled(ticket, now_ns))

@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 
 from sprout.carbon.intensity import FactorType
 from sprout.errors import ConfigError
+from sprout.predict.document import Predictor
 from sprout.proof.interval import CONFIDENCE, student_t
 from sprout.replay.bundle import Bundle
 from sprout.replay.grid import Grid, read_grid
 from sprout.replay.measure import measure
+from sprout.replay.prompted import Prompted
+from sprout.replay.prompted_bank import prompt_bank
 from sprout.replay.receding import bank
 from sprout.replay.schemes import SCHEMES, WITHOUT_XI
 from sprout.replay.static import static_eq
@@ -24,7 +27,9 @@ from sprout.replay.workload import Workload, draw
 Array = NDArray[np.float64]
 
 BANK = "BANK"
-AIMED = (BANK,)  # schemes that aim at a mean preference
+PROMPT, PROMPT_BANK = "PROMPT", "PROMPT_BANK"
+PREDICTED = (PROMPT, PROMPT_BANK)  # need a predictor
+AIMED = (BANK, *PREDICTED)  # schemes that aim at a mean preference
 EVERY = (*SCHEMES, *AIMED)
 UNJUDGED = ("BASE", "CO2_OPT")  # those that need no preferences
 DEFAULT_TARGETS = tuple(round(0.90 + 0.01 * step, 2) for step in range(16))
@@ -44,6 +49,8 @@ class Request:
     seeds: int = 1
     requests_per_hour: int = 10_000
     factor_type: FactorType = "direct"
+    predictor: Predictor | None = None
+    hourly_minimum: float = 0.0  # of PROMPT_BANK
 
 
 @dataclass(frozen=True)
@@ -104,8 +111,7 @@ def plan_of(request: Request, bundle: Bundle) -> tuple[list[Case], list[str]]:
         raise ConfigError(
             f"{bundle.folder} has no zone {', '.join(unknown)}: there are {', '.join(bundle.zones)}"
         )
-    if unknown := [name for name in request.schemes if name not in EVERY]:
-        raise ConfigError(f"no scheme {', '.join(unknown)}: choose of {', '.join(EVERY)}")
+    _check_schemes(request)
     if request.seeds < 1 or request.requests_per_hour < 0:
         raise ConfigError("--seeds must be at least 1, --requests at least 0")
     xis = request.xis or (bundle.meta.xi,)
@@ -131,6 +137,14 @@ def plan_of(request: Request, bundle: Bundle) -> tuple[list[Case], list[str]]:
     return cases, left_out
 
 
+def _check_schemes(request: Request) -> None:
+    if unknown := [name for name in request.schemes if name not in EVERY]:
+        raise ConfigError(f"no scheme {', '.join(unknown)}: choose of {', '.join(EVERY)}")
+    unmet = [name for name in request.schemes if name in PREDICTED and request.predictor is None]
+    if unmet:
+        raise ConfigError(f"{', '.join(unmet)}: needs --predictor FILE, of `sprout predictor fit`")
+
+
 def replay(
     bundle: Bundle,
     cases: Sequence[Case],
@@ -142,20 +156,33 @@ def replay(
         zone: read_grid(bundle.folder / "carbon" / f"{zone}.csv", request.factor_type)
         for zone in dict.fromkeys(case.zone for case in cases)
     }
+    prompted = None
+    if request.predictor is not None and any(case.scheme in PREDICTED for case in cases):
+        prompted = Prompted(bundle, request.predictor)
     runs = [Runs(case) for case in cases]
     for seed in range(request.seeds):
         work = draw(bundle, bundle.meta.window_h, request.requests_per_hour, seed)
         for window, group in _by_window(bundle, grids, work, runs):
             for each in group:
-                case = each.case
-                plan = (
-                    bank(window, case.target)
-                    if case.scheme in AIMED
-                    else SCHEMES[case.scheme](window, case.xi)
-                )
-                each.add(window, plan, measure(window, plan, case.scheme))
+                each.add(window, *_run(window, each.case, prompted, request.hourly_minimum))
                 done()
     return runs
+
+
+def _run(
+    window: Window, case: Case, prompted: Prompted | None, hourly_minimum: float
+) -> tuple[Plan, Outcome]:
+    if case.scheme in PREDICTED:
+        if prompted is None:
+            raise ValueError(f"{case.scheme} without a predictor: ask `plan_of` first")
+        if case.scheme == PROMPT:
+            return prompted.plan(window, case.target)
+        return prompt_bank(prompted, window, case.target, hourly_minimum)
+    if case.scheme == BANK:
+        plan = bank(window, case.target)
+    else:
+        plan = SCHEMES[case.scheme](window, case.xi)
+    return plan, measure(window, plan, case.scheme)
 
 
 def _by_window(

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+//
+// The scorer as Python has it: a table, like bindings.cpp, which calls it.
+#include <pybind11/numpy.h>
+#include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
+
+#include <string_view>
+#include <vector>
+
+#include "scorer.h"
+
+namespace py = pybind11;
+using namespace py::literals;
+using namespace sprout;
+
+namespace {
+
+template <typename T>
+using In = py::array_t<T, py::array::c_style | py::array::forcecast>;
+using Out = py::array_t<double, py::array::c_style>;  // never a copy
+
+template <typename T>
+std::span<const T> view(const In<T>& array) {
+  return {array.data(), static_cast<std::size_t>(array.size())};
+}
+
+// The texts as they are; the list keeps them alive.
+std::vector<std::string_view> views(const py::list& texts) {
+  std::vector<std::string_view> found;
+  found.reserve(texts.size());
+  for (const py::handle text : texts) {
+    if (!PyBytes_Check(text.ptr())) throw py::type_error("texts: must be bytes");
+    found.emplace_back(PyBytes_AS_STRING(text.ptr()),
+                       static_cast<std::size_t>(PyBytes_GET_SIZE(text.ptr())));
+  }
+  return found;
+}
+
+py::tuple slots_many(const py::list& texts, const std::vector<std::uint32_t>& orders,
+                     std::uint32_t bits) {
+  const Grams grams(orders, bits);
+  const auto found = views(texts);
+  In<std::int64_t> starts(static_cast<py::ssize_t>(found.size() + 1));
+  std::int64_t* const start = starts.mutable_data();
+  start[0] = 0;
+  for (std::size_t i = 0; i < found.size(); ++i)
+    start[i + 1] = start[i] + static_cast<std::int64_t>(Folded(found[i]).count(grams));
+  In<std::uint32_t> slots(static_cast<py::ssize_t>(start[found.size()]));
+  std::uint32_t* at = slots.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    for (const std::string_view text : found)
+      Folded(text).each(grams, [&](std::uint32_t slot) { *at++ = slot; });
+  }
+  return py::make_tuple(slots, starts);
+}
+
+using Rows = void (Scorer::*)(std::string_view, std::span<double>) const noexcept;
+
+py::array_t<double> many(const Scorer& scorer, const py::list& texts, std::uint32_t width,
+                         Rows row) {
+  const auto found = views(texts);
+  Out out({static_cast<py::ssize_t>(found.size()), static_cast<py::ssize_t>(width)});
+  double* at = out.mutable_data();
+  {
+    const py::gil_scoped_release unlocked;
+    for (const std::string_view text : found) {
+      (scorer.*row)(text, {at, width});
+      at += width;
+    }
+  }
+  return out;
+}
+
+}  // namespace
+
+void scorer_table(py::module_& m) {
+  m.attr("most_bytes") = kMostBytes;
+  m.def("gram_slots", &slots_many, "texts"_a, "orders"_a, "bits"_a);
+  py::class_<Scorer>(m, "Scorer")
+      .def(py::init([](const std::vector<std::uint32_t>& orders, std::uint32_t bits,
+                       std::uint32_t levels, std::uint32_t classes, const In<std::int8_t>& table,
+                       const In<double>& scales, const In<double>& biases,
+                       const In<double>& second) {
+             return Scorer(Grams(orders, bits), {levels, classes, view(table), view(scales),
+                                                 view(biases), view(second)});
+           }),
+           "orders"_a, "bits"_a, "levels"_a, "classes"_a, "table"_a, "scales"_a, "biases"_a,
+           "second"_a)
+      .def_property_readonly("levels", &Scorer::levels)
+      .def_property_readonly("classes", &Scorer::classes)
+      .def(
+          "score",
+          [](const Scorer& self, const py::bytes& text, Out& out) {
+            if (out.ndim() != 1 || out.size() != self.outputs())
+              throw py::value_error("out: must be (2 levels,)");
+            self.score(std::string_view(text), {out.mutable_data(), self.outputs()});
+          },
+          "text"_a, py::arg("out").noconvert())
+      .def(
+          "score_many",
+          [](const Scorer& self, const py::list& texts) {
+            return many(self, texts, self.outputs(), &Scorer::score);
+          },
+          "texts"_a)
+      .def(
+          "heads_many",
+          [](const Scorer& self, const py::list& texts) {
+            return many(self, texts, self.heads(), &Scorer::heads);
+          },
+          "texts"_a);
+}
