@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stand-ins for the tests of the engine side: a sink, a responder, llama.cpp's HTTP server."""
+"""Stand-ins for the tests of the engine side: a sink, a responder, engines' HTTP servers."""
 
 import contextlib
 import json
 import queue
 import socket
+import ssl
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -123,21 +125,31 @@ class FakeResponder:
         return [int(token) for tensors in self.sent for token in tensors["output_ids"].flat]
 
 
-class FakeLlama:
-    """Speaks as much of llama.cpp's HTTP as the client uses.
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are what many tests are about."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
+class FakeServer:
+    """An engine's HTTP server, scripted: as much of a dialect as its client uses.
 
     `plans`: what the next completions do, in order: a list of events, or a callable that gets the
     handler. A completion without a plan streams token 10, 11, … at `token_s` each.
     """
 
-    def __init__(self, port: int = 0, token_s: float = 0.0) -> None:
+    def __init__(
+        self, port: int = 0, token_s: float = 0.0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.plans: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self.bodies: list[dict[str, Any]] = []
         self.token_s = token_s
         self.open = 0
         self.most_open = 0
         self.broken_off = 0
-        self.tokenized = {"🎉": [10813, 232, 227]}
         self.sockets: list[socket.socket] = []
         self._lock = threading.Lock()
         fake = self
@@ -153,19 +165,11 @@ class FakeLlama:
                 pass
 
             def do_GET(self) -> None:
-                meta = {"n_vocab": 50_000, "n_ctx": 1024, "vocab_type": 2}
-                self.answer({"data": [{"meta": meta}]})
+                fake.get(self)
 
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-                if self.path == "/detokenize":
-                    self.answer({"content": "".join(chr(97 + t % 26) for t in body["tokens"])})
-                elif self.path == "/tokenize":
-                    self.answer({"tokens": fake.tokenized[body["content"]]})
-                elif not body.get("stream"):
-                    self.answer({"generation_settings/logit_bias": [{"token": 2}, {"token": 0}]})
-                else:
-                    fake.complete(self, body)
+                fake.post(self, body)
 
             def answer(self, value: Any, status: int = 200) -> None:
                 data = json.dumps(value).encode()
@@ -183,14 +187,36 @@ class FakeLlama:
                 data = b"data: " + json.dumps(value).encode() + b"\n\n"
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
 
-        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.server.daemon_threads = True
+        self.server = _Server(("127.0.0.1", port), Handler)
+        if tls is not None:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
         self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,))
         self.thread.start()
 
+    # What a dialect says.
+
+    path = ""  # of `url`
+
+    def get(self, handler: Any) -> None:
+        raise NotImplementedError
+
+    def post(self, handler: Any, body: dict[str, Any]) -> None:
+        """Anything; a streamed completion is for `complete`."""
+        raise NotImplementedError
+
+    def events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Of a completion without a plan."""
+        raise NotImplementedError
+
+    # What is the same in all.
+
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server.server_address[1]}"
+        return f"http://127.0.0.1:{self.server.server_address[1]}{self.path}"
+
+    @property
+    def port(self) -> int:
+        return int(self.server.server_address[1])
 
     def complete(self, handler: Any, body: dict[str, Any]) -> None:
         with self._lock:
@@ -210,16 +236,26 @@ class FakeLlama:
             with self._lock:
                 self.open -= 1
 
-    def _stream(self, handler: Any, body: dict[str, Any], events: Any) -> None:
+    def _stream(self, handler: Any, body: dict[str, Any], plan: Any) -> None:
         handler.begin()
-        for number in range(body["n_predict"]) if events is None else ():
-            time.sleep(self.token_s)
-            text, done = chr(97 + number % 26), number + 1
-            handler.event({"content": text, "tokens": [10 + number], "tokens_predicted": done})
-        limit = {"stop": True, "stop_type": "limit", "tokens_predicted": body["n_predict"]}
-        for event in [limit] if events is None else events:
+        for event in self.events(body) if plan is None else plan:
             handler.event(event)
         handler.wfile.write(b"0\r\n\r\n")
+
+    def dies_after(self, *events: dict[str, Any]) -> None:
+        """The next completion sends these and hangs up."""
+
+        def die(handler: Any) -> None:
+            handler.begin()
+            for event in events:
+                handler.event(event)
+            handler.close_connection = True
+
+        self.plans.put(die)
+
+    def refuses(self, status: int, answer: Any) -> None:
+        """The next completion is answered so."""
+        self.plans.put(lambda handler: handler.answer(answer, status))
 
     def close(self) -> None:
         self.server.shutdown()
@@ -228,3 +264,40 @@ class FakeLlama:
                 connection.shutdown(socket.SHUT_RDWR)
         self.server.server_close()
         self.thread.join()
+
+
+class FakeLlama(FakeServer):
+    """Speaks llama.cpp's HTTP."""
+
+    def __init__(self, port: int = 0, token_s: float = 0.0) -> None:
+        self.tokenized = {"🎉": [10813, 232, 227]}
+        super().__init__(port, token_s)
+
+    def get(self, handler: Any) -> None:
+        meta = {"n_vocab": 50_000, "n_ctx": 1024, "vocab_type": 2}
+        handler.answer({"data": [{"meta": meta}]})
+
+    def post(self, handler: Any, body: dict[str, Any]) -> None:
+        if handler.path == "/detokenize":
+            handler.answer({"content": text_of(body["tokens"])})
+        elif handler.path == "/tokenize":
+            handler.answer({"tokens": self.tokenized[body["content"]]})
+        elif not body.get("stream"):
+            handler.answer({"generation_settings/logit_bias": [{"token": 2}, {"token": 0}]})
+        else:
+            self.complete(handler, body)
+
+    def events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for number in range(body["n_predict"]):
+            time.sleep(self.token_s)
+            yield self.token(10 + number, number + 1)
+        count = body["n_predict"]
+        yield {"stop": True, "stop_type": "limit", "tokens_predicted": count}
+
+    def token(self, token: int, predicted: int = 1) -> dict[str, Any]:
+        return {"content": text_of([token]), "tokens": [token], "tokens_predicted": predicted}
+
+
+def text_of(ids: list[int]) -> str:
+    """What the fakes' tokens stand for: one letter each."""
+    return "".join(chr(97 + token % 26) for token in ids)

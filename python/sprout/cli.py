@@ -12,7 +12,7 @@ import typer
 
 from sprout import __version__
 from sprout.config import load
-from sprout.console import evaluate_commands, operator_commands
+from sprout.console import evaluate_commands, operator_commands, render_commands
 from sprout.console.given import Json, config_of
 from sprout.errors import ConfigError, SproutError
 
@@ -96,13 +96,16 @@ def options(
 @app.command()
 def up(
     context: typer.Context,
+    engine: Annotated[str | None, typer.Option(help="engine.kind, e.g. openai or vllm.")] = None,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Warnings alone.")] = False,
     json: Json = False,
 ) -> None:
     """The whole stack in the foreground, supervised, until Ctrl-C."""
     from sprout.console import up as console
+    from sprout.serve.engine import of_kind
 
-    console.run(config_of(context), quiet=quiet, json=json)
+    cfg = config_of(context)
+    console.run(of_kind(cfg, engine or cfg.engine.kind), quiet=quiet, json=json)
 
 
 @app.command()
@@ -292,6 +295,30 @@ def carbon_check(context: typer.Context, json: Json = False) -> None:
         raise typer.Exit(1)
 
 
+predictor = typer.Typer(no_args_is_help=True, help="What prompts' texts say of levels.")
+app.add_typer(predictor, name="predictor")
+
+
+@predictor.command("fit")
+def predictor_fit(
+    bundle: Annotated[Path, typer.Option(help="Folder: docs/replay.md.")],
+    out: Annotated[Path, typer.Option(help="File to write.")],
+    json: Json = False,
+) -> None:
+    """Fit on a bundle's judged prompts; refuse what is no better than class means."""
+    from sprout.console import predictor as console
+
+    console.fit_bundle(bundle, out, json=json)
+
+
+@predictor.command("inspect")
+def predictor_inspect(file: Path, json: Json = False) -> None:
+    """What a predictor's file holds, and how good it was on prompts that it had not seen."""
+    from sprout.console import predictor as console
+
+    console.inspect(file, json=json)
+
+
 replay = typer.Typer(help="Measured requests and grids, run through the live decisions.")
 app.add_typer(replay, name="replay")
 
@@ -306,14 +333,20 @@ def replay_run(
         list[int] | None, typer.Option(min=0, help="Hour of the trace; default: the bundle's.")
     ] = None,
     scheme: Annotated[
-        list[str] | None, typer.Option(help="BASE, CO2_OPT, MODEL_OPT, ..., BANK.")
+        list[str] | None, typer.Option(help="BASE, CO2_OPT, ..., BANK, PROMPT, PROMPT_BANK.")
     ] = None,
     xi: Annotated[
         list[str] | None, typer.Option(help="0.05,0.1; or published: all that were.")
     ] = None,
     target: Annotated[
-        list[str] | None, typer.Option(help="Mean preference for BANK; default 0.90 to 1.05.")
+        list[str] | None, typer.Option(help="Mean preference aimed at; default 0.90 to 1.05.")
     ] = None,
+    predictor: Annotated[
+        Path | None, typer.Option(help="For PROMPT, PROMPT_BANK: of `sprout predictor fit`.")
+    ] = None,
+    hourly_minimum: Annotated[
+        float, typer.Option(min=0, help="Of PROMPT_BANK: least expected preference; 0: none.")
+    ] = 0.0,
     seeds: Annotated[int, typer.Option(min=1, help="Evaluators and draws; >= 11: ±.")] = 1,
     requests: Annotated[
         int, typer.Option(min=0, help="Drawn each hour; 0: their expectation.")
@@ -329,6 +362,7 @@ def replay_run(
         return
     from sprout.carbon.intensity import FACTOR_TYPES
     from sprout.console import replay as console
+    from sprout.predict.document import load as load_predictor
     from sprout.replay.run import DEFAULT_TARGETS, Request
     from sprout.replay.schemes import SCHEMES
 
@@ -345,6 +379,8 @@ def replay_run(
         seeds=seeds,
         requests_per_hour=requests,
         factor_type=factors[0],
+        predictor=None if predictor is None else load_predictor(predictor),
+        hourly_minimum=hourly_minimum,
     )
     if not console.run(bundle, request, xi or (), out, checked=check, json=json):
         raise typer.Exit(1)
@@ -423,16 +459,7 @@ def triton(context: typer.Context, json: Json = False) -> None:
     console.run(config_of(context), processes=("triton",), quiet=False, json=json)
 
 
-@app.command()
-def render(
-    context: typer.Context,
-    out: Annotated[Path, typer.Option(help="A new folder.")],
-    engine: Annotated[str, typer.Option(help="llama_cpp or echo.")] = "llama_cpp",
-) -> None:
-    """A complete model repository for a Triton container."""
-    from sprout.console import alone
-
-    alone.render(config_of(context), engine, out)
+render_commands.add(app)
 
 
 if __name__ == "__main__":

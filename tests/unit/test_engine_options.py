@@ -40,7 +40,7 @@ def test_table_and_config_hold_the_same_inputs() -> None:
         ("lookahead_window_size", np.array([[4]], np.int32)),
     ],
 )
-@pytest.mark.parametrize("engine", ["llama_cpp", "echo"])
+@pytest.mark.parametrize("engine", ["llama_cpp", "openai", "echo"])
 def test_refused_by_name(engine: str, name: str, value: np.ndarray) -> None:
     with pytest.raises(UnsupportedOption, match=f"^{name}.*{engine}"):
         refuse_unsupported(engine, {name: value})

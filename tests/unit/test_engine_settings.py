@@ -59,6 +59,7 @@ def test_coupled() -> None:
     [
         ({"sprout_engine": "vllm"}, "sprout_engine"),
         ({}, "sprout_engine_url"),
+        ({"sprout_engine": "openai"}, "sprout_engine_url"),
         ({"sprout_engine": "echo", "sprout_engine_slots": "many"}, "sprout_engine_slots"),
         ({"sprout_engine": "echo", "enable_kv_cache_reuse": "perhaps"}, "enable_kv_cache_reuse"),
     ],
@@ -66,3 +67,27 @@ def test_coupled() -> None:
 def test_errors_name_the_parameter(parameters: dict[str, str], name: str) -> None:
     with pytest.raises(ConfigError, match=name):
         SlotSettings.from_model_config(config(**parameters))
+
+
+def test_a_deployment_s_client() -> None:
+    parameters = {
+        "sprout_engine": "openai",
+        "sprout_engine_url": "http://127.0.0.1:1/v1",
+        "sprout_engine_model": "m",
+        "sprout_engine_key_file": "",
+    }
+    settings = SlotSettings.from_model_config(config(**parameters))
+    assert (settings.engine_model, settings.engine_key_file) == ("m", None)
+    engine = settings.make_engine()
+    try:
+        assert engine.name == "openai"
+    finally:
+        engine.close()
+
+
+def test_a_key_that_can_not_be_read_stops_the_slot(tmp_path: Path) -> None:
+    settings = SlotSettings(
+        engine="openai", engine_url="http://127.0.0.1:1/v1", engine_key_file=tmp_path / "absent"
+    )
+    with pytest.raises(ConfigError, match="absent"):
+        settings.make_engine()

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from sprout.engines.base import Reason
-from sprout.engines.llama_stream import EventParser, Tokens, cut
+from sprout.engines.events import EventParser, cut
+from sprout.engines.llama_stream import Tokens
 from sprout.errors import EngineUnavailable
 
 # Three tokens that make one character, as in SmolLM2's vocabulary.

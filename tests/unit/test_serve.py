@@ -12,7 +12,7 @@ import pytest
 from sprout.config import Config, load
 from sprout.errors import ConfigError, PrerequisiteError, StackError
 from sprout.serve import bundle, doctor, ports, weights
-from sprout.serve.doctor import Mark
+from sprout.serve.finding import Mark
 from sprout.serve.probes import Canary, _verdict
 from sprout.serve.services import EngineService
 from sprout.serve.stack import Stack, clean_stale

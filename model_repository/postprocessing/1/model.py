@@ -33,7 +33,8 @@ class TritonPythonModel:
     def execute(self, requests: list[Any]) -> list[Any]:
         try:
             results = self._postprocessor.process(
-                [{t.name(): t.as_numpy() for t in request.inputs()} for request in requests]
+                [{t.name(): t.as_numpy() for t in request.inputs()} for request in requests],
+                [r.request_id() for r in requests] if self._postprocessor.pieces else (),
             )
         except Exception as error:
             log.exception("a batch failed")

@@ -41,35 +41,37 @@ def engine(cfg: Config) -> None:
     """Becomes the engine process. Does not return."""
     from sprout.serve.services import EngineService
     from sprout.serve.state import StackPaths
+    from sprout.serve.vllm import VllmService
     from sprout.serve.weights import model_path
 
-    if cfg.engine.kind != "llama_cpp":
+    if cfg.engine.kind not in ("llama_cpp", "vllm"):
         raise ConfigError(f"engine.kind = {cfg.engine.kind} has no process of its own")
     if cfg.engine.port == 0:
         raise ConfigError("engine.port must be set: whoever runs Triton must know it")
-    command = EngineService(cfg, StackPaths.of(cfg), model_path(cfg)).command()
-    os.execv(command[0], list(command))  # noqa: S606
+    paths = StackPaths.of(cfg)
+    service: EngineService | VllmService
+    if cfg.engine.kind == "vllm":
+        service = VllmService(cfg, paths)
+    else:
+        service = EngineService(cfg, paths, model_path(cfg))
+    paths.ensure()
+    service.prepare()
+    command = list(service.command())
+    os.execve(command[0], command, dict(service.environment()))  # noqa: S606
 
 
 def render(cfg: Config, engine_kind: str, folder: Path) -> None:
     """A model repository, filled in, at `folder`."""
-    from sprout.channel import connectable
-    from sprout.serve.gguf import tokenizer_dir
+    from sprout.serve.engine import address, of_kind, tokenizer_dir
     from sprout.serve.render import placeholder_values, repository_source
     from sprout.serve.render import render as fill
     from sprout.serve.state import StackPaths
-    from sprout.serve.weights import model_path
 
-    if engine_kind != cfg.engine.kind:
-        section = cfg.engine.model_dump() | {"kind": engine_kind}
-        cfg = cfg.model_copy(update={"engine": type(cfg.engine).model_validate(section)})
-    tokenizer = cfg.engine.tokenizer_dir
-    if tokenizer is None:
-        tokenizer = tokenizer_dir(model_path(cfg), StackPaths.of(cfg).state / "tokenizer")
+    cfg = of_kind(cfg, engine_kind)
     values = placeholder_values(
         cfg,
-        engine_url=f"http://{connectable(cfg.engine.host)}:{cfg.engine.port}",
-        tokenizer_dir=tokenizer,
+        engine_url=address(cfg),
+        tokenizer_dir=tokenizer_dir(cfg),
         probe_token_file=StackPaths.of(cfg).probe_token,
         evaluate_token_file=cfg.evaluate.schedule.token_file,
     )

@@ -4,7 +4,7 @@
 from sprout.config import Config
 from sprout.console.output import emit_json, out
 from sprout.serve import doctor
-from sprout.serve.doctor import Mark
+from sprout.serve.finding import Mark
 
 _SIGNS = {Mark.OK: "[green]ok  [/]", Mark.NOTE: "[yellow]note[/]", Mark.BAD: "[red]BAD [/]"}
 

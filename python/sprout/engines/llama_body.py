@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sprout.engines.base import Generation
-from sprout.errors import PromptTooLong, RequestError
+from sprout.engines.body import check_length, either, is_greedy
+from sprout.errors import RequestError
 
 _RANDOM_SEED = 0xFFFFFFFF  # llama.cpp takes this one for "draw a seed"
 _SPM = 1  # llama.cpp's number of SentencePiece vocabularies
@@ -53,13 +54,7 @@ def check(generation: Generation, info: ModelInfo, context_tokens: int) -> None:
 
     context_tokens: the configured limit per slot; the model's own applies too.
     """
-    limit = min(context_tokens, info.context_tokens)
-    prompt = len(generation.input_ids)
-    if prompt + generation.max_tokens > limit:
-        raise PromptTooLong(
-            f"the prompt of {prompt} tokens and max_tokens {generation.max_tokens} do not fit: "
-            f"together at most {limit} tokens"
-        )
+    check_length(generation, min(context_tokens, info.context_tokens))
     highest = int(generation.input_ids.max())
     for name, token in (("input_ids", highest), ("end_id", generation.end_id or 0)):
         if token >= info.vocabulary:
@@ -90,22 +85,21 @@ def body(
         "cache_prompt": cache_prompt,
         "ignore_eos": g.end_id is not None and g.end_id not in info.end_ids,
         "stop": stop,
-        "repeat_penalty": _or(g.repetition_penalty, repetition_penalty),
-        "presence_penalty": _or(g.presence_penalty, 0.0),
-        "frequency_penalty": _or(g.frequency_penalty, 0.0),
+        "repeat_penalty": either(g.repetition_penalty, repetition_penalty),
+        "presence_penalty": either(g.presence_penalty, 0.0),
+        "frequency_penalty": either(g.frequency_penalty, 0.0),
         "repeat_last_n": info.context_tokens,
         **_sampling(g),
     }
 
 
 def _sampling(g: Generation) -> dict[str, Any]:
-    sampled = g.temperature is not None or g.top_k is not None or g.top_p is not None
-    if not sampled or g.temperature == 0 or g.top_k == 1:
+    if is_greedy(g):
         return {"temperature": 0.0, "top_k": 1, "samplers": ["penalties", "top_k"]}
     return {
-        "temperature": _or(g.temperature, 1.0),
+        "temperature": either(g.temperature, 1.0),
         "top_k": g.top_k or 0,
-        "top_p": _or(g.top_p, 1.0),
+        "top_p": either(g.top_p, 1.0),
         "min_p": 0.0,
         "seed": fold_seed(g.seed or 0),
         # top_k first saves work and changes nothing: temperature keeps the order of the logits.
@@ -117,7 +111,3 @@ def fold_seed(seed: int) -> int:
     """64 bits to the 32 that llama.cpp takes, seeds below 2^32 - 1 unchanged."""
     folded = (seed ^ (seed >> 32)) & 0xFFFFFFFF
     return 0 if folded == _RANDOM_SEED else folded
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

@@ -29,7 +29,7 @@ class Treatment(Enum):
 class Option:
     """A tensor of the contract. `neutral`: values that ask for nothing, as an empty tensor does."""
 
-    llama_cpp: Treatment
+    model: Treatment  # by the engines that have one: llama_cpp, openai
     echo: Treatment
     neutral: tuple[float, ...] = ()
 
@@ -118,7 +118,7 @@ def refuse_unsupported(engine: str, inputs: Mapping[str, NDArray[Any]]) -> None:
         option = OPTIONS.get(name)
         if option is None:
             raise RequestError(f"{name}: unknown input")
-        treatment = option.llama_cpp if engine == "llama_cpp" else option.echo
+        treatment = option.echo if engine == "echo" else option.model
         if treatment is Treatment.REFUSED and not _is_neutral(option, value):
             said = f" = {value.flat[0]}" if value.size == 1 and value.dtype != np.object_ else ""
             raise UnsupportedOption(f"{name}{said}: not supported by the {engine} engine")

@@ -109,6 +109,7 @@ class Slot:
             responder.fail(error)
             return
         self._marks.count(Counter.ENGINE_REQUESTS)
+        self._marks.arrived(asked.ticket)
         flight = _Flight(self, asked, responder)
         with self._lock:
             self._flights[flight] = None

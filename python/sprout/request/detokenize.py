@@ -47,9 +47,9 @@ class Detokenizer:
         """A new stream of chunks."""
         return Stream(self)
 
-    def decode(self, ids: Iterable[int]) -> str:
-        """The text of a whole answer."""
-        stream = Stream(self)
+    def decode(self, ids: Iterable[int], *, first: bool = True) -> str:
+        """The text of a whole answer, or of a piece of one: its first, or a later one."""
+        stream = Stream(self, first=first)
         return stream.push(ids) + stream.finish()
 
     def spell(self, ids: Iterable[int]) -> bytes:
@@ -63,9 +63,9 @@ class Stream:
 
     __slots__ = ("_owner", "_strip", "_utf8")
 
-    def __init__(self, owner: Detokenizer) -> None:
+    def __init__(self, owner: Detokenizer, *, first: bool = True) -> None:
         self._owner = owner
-        self._strip = owner.strip_first
+        self._strip = first and owner.strip_first
         self._utf8 = _new_utf8("replace")
 
     def push(self, ids: Iterable[int]) -> str:

@@ -3,7 +3,8 @@
 
 A stream's state stands under its flight ticket, which the engine echoes with every chunk. One that
 can't echo (TensorRT-LLM's C++ backend) leaves no way to tell streams apart: request ids repeat and
-may be empty. Its chunks are detokenized one by one, as the stock model does, and get no receipt.
+may be empty. Its chunks are detokenized one by one, as the stock model does, and get no receipt;
+but a space at the beginning of a piece stays, which SentencePiece would take for the text's first.
 
 The end of a stream is the chunk whose `FLIGHT` holds a time behind the ticket; without a ticket,
 the one that carries `LAST_TOKEN_TIME_NS`.
@@ -58,12 +59,15 @@ class Postprocessor:
         clock: ClockReader | None = None,
         segment: Segment | None = None,
         max_streams: int = MAX_STREAMS,
+        pieces: bool = False,
     ) -> None:
         self._detokenizer = detokenizer
         self._flights = flights
         self._clock = clock
         self._segment = segment
         self._max_streams = max_streams
+        self.pieces = pieces  # without a ticket, a chunk may be a piece of an answer
+        self._begun: OrderedDict[str, None] = OrderedDict()  # request ids of such answers
         self._streams: OrderedDict[int, _State] = OrderedDict()  # longest quiet first
 
     @classmethod
@@ -73,7 +77,7 @@ class Postprocessor:
             settings.tokenizer_dir, skip_special_tokens=settings.skip_special_tokens
         )
         if settings.shm_dir is None:
-            return cls(loaded)
+            return cls(loaded, pieces=settings.pieces)
         directory = settings.shm_dir
         return cls(
             loaded,
@@ -82,6 +86,7 @@ class Postprocessor:
             segment=open_segment(
                 directory, Role.POSTPROCESSING, settings.stub_index, settings.node_id
             ),
+            pieces=settings.pieces,
         )
 
     @property
@@ -89,13 +94,18 @@ class Postprocessor:
         """How many are open."""
         return len(self._streams)
 
-    def process(self, batch: Sequence[Tensors]) -> list[dict[str, Array] | SproutError]:
-        """Outputs of each chunk, in order. Chunks of one stream may stand in one batch."""
+    def process(
+        self, batch: Sequence[Tensors], request_ids: Sequence[str] = ()
+    ) -> list[dict[str, Array] | SproutError]:
+        """Outputs of each chunk, in order. Chunks of one stream may stand in one batch.
+
+        request_ids: of each chunk, needed with `pieces` alone.
+        """
         now_ns = time.monotonic_ns()
         results: list[dict[str, Array] | SproutError] = []
-        for chunk in batch:
+        for chunk, request_id in zip(batch, request_ids or [""] * len(batch), strict=True):
             try:
-                results.append(self._chunk(chunk, now_ns))
+                results.append(self._chunk(chunk, request_id, now_ns))
             except SproutError as error:
                 results.append(error)
         self._expire(now_ns)
@@ -107,7 +117,7 @@ class Postprocessor:
         if self._segment:
             self._segment.close(unlink=True)
 
-    def _chunk(self, chunk: Tensors, now_ns: int) -> dict[str, Array]:
+    def _chunk(self, chunk: Tensors, request_id: str, now_ns: int) -> dict[str, Array]:
         rows = _rows(chunk)
         flight = chunk.get("FLIGHT")
         marks = [] if flight is None else flight.ravel().tolist()
@@ -115,7 +125,8 @@ class Postprocessor:
         if not ticket or len(rows) != 1:
             if self._segment and last:
                 self._segment.count(_UNATTRIBUTED)
-            return {"OUTPUT": _texts([self._detokenizer.decode(ids) for ids in rows])}
+            first = not self.pieces or self._begins(request_id)
+            return {"OUTPUT": _texts([self._detokenizer.decode(ids, first=first) for ids in rows])}
         state = self._streams.get(ticket)
         if not last:
             if state is None:
@@ -150,6 +161,16 @@ class Postprocessor:
         for name, amount in zip(_AMOUNTS, amounts, strict=True):
             if not math.isnan(amount):
                 outputs[name] = np.array([[amount]], np.float32)
+
+    def _begins(self, request_id: str) -> bool:
+        """Whether this is the first piece under an id. Of none, or of one that was used before, it
+        can't be told: then a space too many is better than words without any between them."""
+        if not request_id or request_id in self._begun:
+            return False
+        self._begun[request_id] = None
+        if len(self._begun) > self._max_streams:
+            self._begun.popitem(last=False)
+        return True
 
     def _expire(self, now_ns: int) -> None:
         """Forgets streams that were left: their clients are gone, or their engine is."""

@@ -150,6 +150,7 @@ class PostprocessSettings:
     node_id: int = 0
     stub_index: int = 0
     skip_special_tokens: bool = True  # stock parameter
+    pieces: bool = False  # a decoupled engine that can't echo flights
 
     @classmethod
     def read(cls, parameters: Parameters, instance: str) -> "PostprocessSettings":
@@ -160,6 +161,7 @@ class PostprocessSettings:
             node_id=parameters.integer("sprout_node_id", 0),
             stub_index=stub_index(instance),
             skip_special_tokens=parameters.boolean("skip_special_tokens", True),
+            pieces=parameters.boolean("sprout_pieces", False),
         )
 
 

@@ -13,9 +13,11 @@ import numpy as np
 import tritonclient.grpc as triton
 from tritonclient.utils import InferenceServerException
 
-from sprout.errors import EngineError, EngineUnavailable
+from sprout.errors import EngineError, EngineUnavailable, RequestError, SproutError
 
 MODEL = "ensemble"
+# Errors of a stream with their status, which otherwise is text alone. Triton ends the stream then.
+_HEADERS = {"triton_grpc_error": "true"}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,8 @@ class Client:
         options: further ensemble inputs by name (`temperature`, `seed`, …).
         marks: further request parameters by name.
         Raises EngineUnavailable where Triton can't be reached or goes away under the request,
-        EngineError where it answers with an error, or not within `timeout_s`.
+        RequestError where the request is refused for what it is, EngineError where Triton answers
+        with another error, or not within `timeout_s`.
         """
         hints: dict[str, Any] = {
             "sprout_level": level,
@@ -103,7 +106,9 @@ class Client:
         results: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         answer, started = Answer(), time.monotonic()
         try:
-            self._client.start_stream(lambda result, error: results.put((result, error)))
+            self._client.start_stream(
+                lambda result, error: results.put((result, error)), headers=_HEADERS
+            )
             try:
                 self._client.async_stream_infer(
                     MODEL,
@@ -212,9 +217,13 @@ def _tensor(name: str, value: Any) -> triton.InferInput:
     return tensor
 
 
-def _translated(error: Any, address: str) -> EngineError:
+def _translated(error: Any, address: str) -> SproutError:
     message, status = error.message() or str(error), str(error.status() or "")
+    if "INVALID_ARGUMENT" in status:
+        return RequestError(message)
+    # A model that answers UNAVAILABLE, for its engine is full or gone, has Triton say whose it is.
+    answered = message.startswith(f"in ensemble '{MODEL}'")
     away = "UNAVAILABLE" in status or "failed to connect" in message.lower()
-    if away:
+    if away and not answered:
         return EngineUnavailable(f"Triton at {address} is not reachable, or went away: {message}")
     return EngineError(message)

@@ -9,10 +9,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 from sprout.carbon import check as carbon
 from sprout.channel import control_address
@@ -20,29 +17,11 @@ from sprout.config import Config
 from sprout.energy import choose, embodied
 from sprout.energy.nvml import NvmlMeter
 from sprout.errors import PrerequisiteError, SproutError
-from sprout.serve import bundle, ports, weights
+from sprout.serve import bundle, doctor_engine, ports, weights
+from sprout.serve.finding import Finding, Mark
 from sprout.serve.state import StackPaths, lock_owner, read_stack
 
 _SHM_MB = 128  # four stubs' regions with room to grow, ledger, board, clock
-
-
-class Mark(StrEnum):
-    OK = "ok"
-    NOTE = "note"  # works without
-    BAD = "bad"  # `sprout up` fails, or serves wrongly
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the report."""
-
-    what: str
-    mark: Mark
-    found: str
-    remedy: str = ""
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def examine(cfg: Config) -> Iterator[Finding]:
@@ -130,7 +109,9 @@ def _triton(_: Config) -> Iterator[Finding]:
 
 
 def _weights(cfg: Config) -> Iterator[Finding]:
-    if cfg.engine.model is None:
+    if cfg.engine.kind in ("openai", "vllm"):
+        yield from doctor_engine.tokenizer(cfg)
+    elif cfg.engine.model is None:
         path = weights.verify_default()
         yield Finding("weights", Mark.OK, f"{path}, SHA-256 as expected")
     else:
@@ -140,6 +121,10 @@ def _weights(cfg: Config) -> Iterator[Finding]:
 def _engine(cfg: Config) -> Iterator[Finding]:
     if cfg.engine.kind == "echo":
         yield Finding("engine", Mark.NOTE, "echo: repeats the prompt", "engine.kind = llama_cpp")
+        return
+    if cfg.engine.kind in ("openai", "vllm"):
+        deployed = cfg.engine.kind == "openai"
+        yield from doctor_engine.deployed(cfg) if deployed else doctor_engine.vllm(cfg)
         return
     try:
         version = importlib.metadata.version("xllamacpp")

@@ -17,6 +17,7 @@ from string import Template
 
 from sprout.config import Config
 from sprout.errors import ConfigError
+from sprout.serve.engine import DIALECTS, ca_file, key_file, repetition_penalty
 from sprout.units import node_id
 
 # Unary calls that run at once. Each holds one of the Python backend's threads, and the stop of a
@@ -70,20 +71,23 @@ def placeholder_values(
         "sprout_accept_rendered": request.accept_rendered,
         "sprout_max_prompt_bytes": request.max_prompt_bytes,
         "sprout_flights": request.flights,
-        "sprout_send_end_id": False,  # both engines know their model's own
+        "sprout_send_end_id": False,  # engines of ours know their model's own
         "sprout_probe_token_file": probe_token_file or "",
         "sprout_evaluate_token_file": evaluate_token_file or "",
         "sprout_sample_share": sampling.share,
         "sprout_sample_prompt_bytes": sampling.prompt_bytes,
         "sprout_sample_ring_prompts": sampling.ring_prompts,
         "sprout_sample_refuse_tenants": ",".join(sampling.refuse_tenants),
-        "sprout_engine": engine.kind,
+        "sprout_engine": DIALECTS.get(engine.kind, engine.kind),
         "sprout_engine_url": engine_url,
+        "sprout_engine_model": engine.served_model,
+        "sprout_engine_key_file": key_file(cfg) or "",
+        "sprout_engine_ca_file": ca_file(cfg) or "",
         "sprout_engine_slots": engine.slots,
         "sprout_engine_queue": engine.queue,
         "sprout_engine_context_tokens": engine.context_tokens,
         "sprout_chunk_interval_ms": engine.chunk_interval_ms,
-        "sprout_repetition_penalty": engine.repetition_penalty,
+        "sprout_repetition_penalty": repetition_penalty(cfg),
         "sprout_echo_tokens_per_s": engine.echo_tokens_per_s,
     }
     return {key: str(value) for key, value in values.items()}

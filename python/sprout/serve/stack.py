@@ -15,8 +15,7 @@ import sprout
 from sprout.channel import connectable
 from sprout.config import Config
 from sprout.errors import ConfigError, StackError
-from sprout.serve import ports, weights
-from sprout.serve.gguf import tokenizer_dir
+from sprout.serve import deployment, engine, ports, weights
 from sprout.serve.process import start_time, wait_gone
 from sprout.serve.services import (
     AgentService,
@@ -35,6 +34,7 @@ from sprout.serve.state import (
 )
 from sprout.serve.supervisor import Phase, Service, Supervisor
 from sprout.serve.triton import TritonService, remove_leftovers
+from sprout.serve.vllm import VllmService
 
 log = logging.getLogger(__name__)
 
@@ -101,12 +101,11 @@ class Stack:
 
     def _services(self) -> list[Service]:
         cfg, paths = self.cfg, self.paths
-        model = weights.model_path(cfg) if self._needs_model() else None
         makers: dict[str, Callable[[], Service | None]] = {
             "control": lambda: ControlService(cfg, paths),
             "agent": lambda: AgentService(cfg, paths),
-            "engine": lambda: self._engine(model),
-            "triton": lambda: self._triton(model),
+            "engine": self._engine,
+            "triton": self._triton,
             "evaluator": self._evaluator,
         }
         made = [makers[name]() for name in PROCESSES if name in self._processes]
@@ -116,32 +115,23 @@ class Stack:
         if self.cfg.engine.kind == "external" and {"engine", "triton"} & set(self._processes):
             raise ConfigError(
                 'engine.kind = "external" is for an engine that is started elsewhere; this command '
-                "starts Triton with one of Sprout's own: llama_cpp or echo"
+                f"starts Triton for one that its slot speaks to: {', '.join(engine.DIALECTS)}"
             )
 
-    def _needs_model(self) -> bool:
-        cfg = self.cfg.engine
-        wants = {"engine"} if cfg.kind == "llama_cpp" else set()
-        if cfg.tokenizer_dir is None:
-            wants.add("triton")
-        return bool(wants & set(self._processes))
+    def _engine(self) -> Service | None:
+        """None where it runs elsewhere, or in the slot."""
+        if self.cfg.engine.kind == "llama_cpp":
+            return EngineService(self.cfg, self.paths, weights.model_path(self.cfg))
+        if self.cfg.engine.kind == "vllm":
+            return VllmService(self.cfg, self.paths)
+        return None
 
-    def _engine(self, model: Path | None) -> Service | None:
-        if self.cfg.engine.kind != "llama_cpp" or model is None:
-            return None
-        return EngineService(self.cfg, self.paths, model)
-
-    def _triton(self, model: Path | None) -> Service:
-        tokenizer = self.cfg.engine.tokenizer_dir
-        if tokenizer is None:
-            if model is None:
-                raise ConfigError("engine.tokenizer_dir or engine.model is needed")
-            tokenizer = tokenizer_dir(model, self.paths.state / "tokenizer")
+    def _triton(self) -> Service:
         return TritonService(
             self.cfg,
             self.paths,
-            engine_url=f"http://{connectable(self.cfg.engine.host)}:{self.cfg.engine.port}",
-            tokenizer_dir=tokenizer,
+            engine_url=engine.address(self.cfg),
+            tokenizer_dir=engine.tokenizer_dir(self.cfg),
             engine_ready=self._engine_ready,
         )
 
@@ -151,6 +141,8 @@ class Stack:
         return EvaluatorService(self.cfg, self.paths)
 
     def _engine_ready(self) -> bool:
+        if self.cfg.engine.kind == "openai":  # nobody here watches it
+            return deployment.absent(self.cfg) is None
         units = self._supervisor.units if self._supervisor else []
         return all(u.phase is Phase.READY for u in units if u.service.name == "engine")
 
@@ -185,7 +177,7 @@ class Stack:
                 "grpc": f"{connectable(cfg.triton.host)}:{cfg.triton.grpc_port}",
                 "metrics": f"{connectable(cfg.triton.host)}:{cfg.triton.metrics_port}",
                 "control": f"{connectable(cfg.control.host)}:{cfg.control.port}",
-                "engine": f"{connectable(cfg.engine.host)}:{cfg.engine.port}",
+                "engine": engine.place(cfg),
             },
             "processes": {
                 u.service.name: {

@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Questions to an engine that somebody else runs (`engine.kind = "openai"`)."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from sprout.config import Config
+from sprout.engines.openai_body import ServedModel
+from sprout.engines.openai_http import OpenAIHttp
+from sprout.errors import SproutError
+from sprout.serve import engine
+
+_PATIENCE_S = 10.0  # for its first word; a full server answers later than an idle one
+_T = TypeVar("_T")
+
+
+def absent(cfg: Config) -> str | None:
+    """None while it lists its models, else what is wrong. Bounded in time."""
+    try:
+        _asked(cfg, lambda http: http.json("/v1/models", None))
+    except SproutError as error:
+        return str(error)
+    return None
+
+
+def served(cfg: Config) -> ServedModel:
+    """The model that requests will get, after one token of it. SproutError says what is wrong."""
+    return _asked(cfg, lambda http: http.info())
+
+
+def _asked(cfg: Config, question: Callable[[OpenAIHttp], Awaitable[_T]]) -> _T:
+    async def ask() -> _T:
+        http = OpenAIHttp(
+            engine.address(cfg),
+            model=cfg.engine.served_model,
+            key_file=engine.key_file(cfg),
+            ca_file=engine.ca_file(cfg),
+            connections=1,
+            retry_s=0,
+            stall_s=_PATIENCE_S,
+        )
+        try:
+            return await question(http)
+        finally:
+            await http.close()
+
+    return asyncio.run(ask())

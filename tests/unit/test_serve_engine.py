@@ -1,0 +1,423 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What each kind of engine needs before it is started or spoken to, and what the doctor says."""
+
+import re
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from completions_server import CompletionsServer
+
+from sprout.config import Config, EnergyConfig, load
+from sprout.engines.settings import SlotSettings
+from sprout.errors import ConfigError, PrerequisiteError, SproutError, StackError
+from sprout.serve import deployment, doctor, engine
+from sprout.serve.finding import Finding, Mark
+from sprout.serve.process import start_time, wait_gone
+from sprout.serve.render import placeholder_values, render, repository_source
+from sprout.serve.stack import Stack
+from sprout.serve.state import StackPaths, dump_toml
+from sprout.serve.supervisor import Backoff, Phase, Supervisor
+from sprout.serve.vllm import VllmService
+
+
+@pytest.fixture
+def server() -> Iterator[CompletionsServer]:
+    fake = CompletionsServer()
+    yield fake
+    fake.close()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """A checkpoint's folder, as far as anything here looks into it."""
+    folder = tmp_path / "a-model"
+    folder.mkdir()
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_text("{}")
+    return folder
+
+
+def configure(kind: str, **more: Any) -> Config:
+    flags = {f"engine.{key}": value for key, value in more.items()}
+    return load(environ={}, flags={"engine.kind": kind} | flags)
+
+
+# --- addresses --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:9000/v1", "http://[::1]:9/v1", "https://gpu.example/llm/v1"]
+)
+def test_an_address_that_may_be_used(url: str) -> None:
+    assert engine.address(configure("openai", url=url)) == url
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("", "engine.url: missing"),
+        ("127.0.0.1:9000/v1", "must begin with http"),
+        ("ftp://127.0.0.1/v1", "must begin with http"),
+        ("http://127.0.0.1:99999/v1", "engine.url: "),
+        ("http://user:pass@127.0.0.1/v1", "key_file"),
+        ("http://127.0.0.1/v1?key=1", "key_file"),
+        ("http://127.0.0.1:9000", "end with /v1"),
+        ("http://127.0.0.1:9000/v1/completions", "end with /v1"),
+        ("http://gpu.example/v1", "allow_plain_http"),
+        ("http://10.0.0.7:8000/v1", "allow_plain_http"),
+    ],
+)
+def test_an_address_that_may_not(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as refused:
+        engine.address(configure("openai", url=url))
+    assert "pass" not in str(refused.value)
+
+
+def test_plain_http_beyond_loopback_where_it_is_allowed() -> None:
+    url = "http://10.0.0.7:8000/v1"
+    assert engine.address(configure("openai", url=url, allow_plain_http=True)) == url
+
+
+def test_addresses_of_engines_that_are_started_here(model: Path) -> None:
+    assert engine.address(configure("llama_cpp", port=5)) == "http://127.0.0.1:5"
+    assert engine.address(configure("vllm", port=5, model=model)) == "http://127.0.0.1:5/v1"
+
+
+def test_people_are_told_host_and_port(model: Path) -> None:
+    assert engine.place(configure("openai", url="https://gpu.example:8/v1")) == "gpu.example:8"
+    assert engine.place(configure("vllm", port=5, model=model)) == "127.0.0.1:5"
+
+
+# --- tokenizer and model ----------------------------------------------------------------------
+
+
+def test_a_deployment_s_tokenizer_must_be_given(tmp_path: Path, model: Path) -> None:
+    cfg = configure("openai", url="http://127.0.0.1:1/v1")
+    with pytest.raises(ConfigError, match=r"engine\.tokenizer_dir: missing"):
+        engine.tokenizer_dir(cfg)
+    given = configure("openai", url="http://127.0.0.1:1/v1", tokenizer_dir=model)
+    assert engine.tokenizer_dir(given) == model
+    (model / "tokenizer.json").unlink()
+    with pytest.raises(PrerequisiteError, match=r"engine\.tokenizer_dir: no tokenizer\.json"):
+        engine.tokenizer_dir(given)
+
+
+def test_vllm_has_the_model_s_tokenizer(model: Path, tmp_path: Path) -> None:
+    assert engine.tokenizer_dir(configure("vllm", model=model)) == model
+    with pytest.raises(ConfigError, match=r"engine\.model: missing"):
+        engine.tokenizer_dir(configure("vllm"))
+    with pytest.raises(PrerequisiteError, match=r"no config\.json in"):
+        engine.tokenizer_dir(configure("vllm", model=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"vllm_python": None}, "engine.vllm_python: missing"),
+        ({"vllm_python": "/nowhere/python"}, "no such file"),
+        ({"model": None}, "engine.model: missing"),
+        ({"host": "0.0.0.0"}, "engine.host: 0.0.0.0 is not loopback"),
+        ({"vllm_args": "--port=9"}, "--port is set by engine.port"),
+        ({"vllm_args": "--max_num_seqs,8"}, "--max-num-seqs is set by engine.slots"),
+    ],
+)
+def test_a_vllm_that_can_not_be_started_is_refused_by_name(
+    model: Path, more: dict[str, Any], said: str
+) -> None:
+    given = {"model": model, "vllm_python": sys.executable} | more
+    cfg = configure("vllm", **{key: value for key, value in given.items() if value is not None})
+    with pytest.raises((ConfigError, PrerequisiteError), match=said):
+        engine.check_vllm(cfg)
+
+
+def test_another_kind_for_one_command(model: Path) -> None:
+    cfg = configure("llama_cpp", slots=7)
+    assert engine.of_kind(cfg, "llama_cpp") is cfg
+    other = engine.of_kind(cfg, "vllm")
+    assert (other.engine.kind, other.engine.slots) == ("vllm", 7)
+    with pytest.raises(ConfigError, match="'vlm' is unknown; there are llama_cpp"):
+        engine.of_kind(cfg, "vlm")
+
+
+# --- what the slot is told --------------------------------------------------------------------
+
+
+def told(tmp_path: Path, cfg: Config) -> SlotSettings:
+    """Through the rendered config.pbtxt, read as Triton's Python backend hands it over."""
+    from google.protobuf import json_format, text_format
+    from tritonclient.grpc import model_config_pb2
+
+    values = placeholder_values(
+        cfg, engine_url=engine.address(cfg), tokenizer_dir=tmp_path, probe_token_file=None
+    )
+    render(repository_source(), tmp_path / "out", values)
+    text = (tmp_path / "out" / "tensorrt_llm" / "config.pbtxt").read_text()
+    parsed = text_format.Parse(text, model_config_pb2.ModelConfig())
+    config = json_format.MessageToDict(parsed, preserving_proto_field_name=True)
+    for parameter in config["parameters"].values():
+        parameter.setdefault("string_value", "")
+    return SlotSettings.from_model_config(config)
+
+
+def test_a_deployment_s_slot(tmp_path: Path) -> None:
+    key = tmp_path / "key"
+    url = "https://gpu.example/v1"
+    settings = told(
+        tmp_path,
+        configure(
+            "openai", url=url, key_file=key, ca_file=tmp_path / "ca", served_model="m", slots=64
+        ),
+    )
+    assert (settings.engine, settings.engine_url) == ("openai", url)
+    assert (settings.engine_key_file, settings.engine_ca_file) == (key, tmp_path / "ca")
+    assert (settings.engine_model, settings.engine_slots) == ("m", 64)
+    assert settings.repetition_penalty == 1.0  # a deployment's answers stay as they are
+
+
+def test_vllm_s_slot_speaks_the_same(tmp_path: Path, model: Path) -> None:
+    settings = told(tmp_path, configure("vllm", port=5, model=model))
+    assert (settings.engine, settings.engine_url) == ("openai", "http://127.0.0.1:5/v1")
+    assert (settings.engine_key_file, settings.engine_model) == (None, "")
+
+
+def test_the_small_model_s_penalty_is_its_own(tmp_path: Path) -> None:
+    assert told(tmp_path, configure("llama_cpp", port=5)).repetition_penalty == 1.1
+    assert engine.repetition_penalty(configure("llama_cpp", repetition_penalty=1.3)) == 1.3
+    assert engine.repetition_penalty(configure("openai", repetition_penalty=1.3)) == 1.3
+
+
+# --- the local vLLM as a service --------------------------------------------------------------
+
+# As much of vLLM's command line as the service uses, in front of the tests' server.
+MAIN = """
+import os, sys, threading
+from multiprocessing import resource_tracker, shared_memory
+from completions_server import CompletionsServer
+flags = dict(zip(sys.argv[3::2], sys.argv[4::2]))
+assert sys.argv[1] == "serve", sys.argv
+memory = shared_memory.SharedMemory(create=True, size=4096)
+resource_tracker.unregister(memory._name, "shared_memory")  # as where the tracker is killed too
+print(f"segment={memory.name}", "offline=" + os.environ["HF_HUB_OFFLINE"], flush=True)
+CompletionsServer(int(flags["--port"]), max_model_len=int(flags["--max-model-len"]))
+threading.Event().wait(60)
+"""
+
+
+@pytest.fixture
+def interpreter(tmp_path: Path) -> Path:
+    """An interpreter whose environment has a package `vllm`."""
+    package = tmp_path / "site" / "vllm" / "entrypoints" / "cli"
+    package.mkdir(parents=True)
+    for folder in (package, package.parent, package.parent.parent):
+        (folder / "__init__.py").touch()
+    (package / "main.py").write_text(MAIN)
+    metadata = tmp_path / "site" / "vllm-1.2.3.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 1.2.3\n")
+    (metadata / "top_level.txt").write_text("vllm\n")
+    here = Path(__file__).parents[1]
+    # `-I` would keep a PYTHONPATH out.
+    script = (
+        "#!/bin/sh\n"
+        f'export PYTHONPATH="{tmp_path / "site"}:{here}"\n'
+        '[ "$1" = -I ] && shift\n'
+        f'exec "{sys.executable}" "$@"\n'
+    )
+    file = tmp_path / "python"
+    file.write_text(script)
+    file.chmod(0o700)
+    return file
+
+
+@pytest.fixture
+def local(tmp_path: Path, model: Path, interpreter: Path) -> Config:
+    from sprout.serve import ports
+
+    cfg = load(
+        environ={},
+        flags={
+            "stack.state_dir": tmp_path / "state",
+            "stack.shm_dir": tmp_path / "shm",
+            "engine.kind": "vllm",
+            "engine.model": model,
+            "engine.vllm_python": interpreter,
+            "engine.context_tokens": 512,
+            "engine.slots": 8,
+            "engine.vllm_args": "--dtype,bfloat16",
+        },
+    )
+    return ports.resolve(cfg, {"engine"})
+
+
+def test_vllm_s_command_line(local: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("PYTHONPATH", "VLLM_API_KEY", "SPROUT_ENGINE__SLOTS"):
+        monkeypatch.setenv(name, "x")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    service = VllmService(local, StackPaths.of(local))
+    command = service.command()
+    assert command[0] == str(local.engine.vllm_python)
+    assert command[-2:] == ["--dtype", "bfloat16"]
+    flags = dict(zip(command[5::2], command[6::2], strict=True))
+    assert (flags["--max-num-seqs"], flags["--max-model-len"]) == ("8", "512")
+    assert (flags["--host"], flags["--served-model-name"]) == ("127.0.0.1", "a-model")
+    env = service.environment()
+    assert not {"PYTHONPATH", "VLLM_API_KEY", "SPROUT_ENGINE__SLOTS"} & set(env)
+    assert (env["HF_HUB_OFFLINE"], env["VLLM_NO_USAGE_STATS"]) == ("0", "1")
+    assert env["SPROUT_CONFIG"] == str(StackPaths.of(local).config)
+
+
+def test_vllm_is_started_watched_started_again_and_stopped(local: Config) -> None:
+    paths = StackPaths.of(local)
+    paths.ensure()
+    service = VllmService(local, paths)
+    service.check_interval_s = 0.1
+    supervisor = Supervisor([service], paths, backoff=Backoff(first_s=0.05))
+    [unit] = supervisor.units
+    pids: list[int] = []
+    seen: list[str] = []
+
+    def act() -> None:
+        changed = threading.Event()
+        deadline_s = 60.0
+        while deadline_s > 0 and len(pids) < 2:
+            if unit.phase is Phase.READY and unit.process and unit.process.pid not in pids:
+                pids.append(unit.process.pid)
+                cfg = local.model_copy(
+                    update={
+                        "engine": local.engine.model_copy(
+                            update={"kind": "openai", "url": engine.address(local)}
+                        )
+                    }
+                )
+                seen.append(deployment.served(cfg).name)
+                if len(pids) == 1:
+                    unit.process.signal(9)
+            changed.wait(0.05)
+            deadline_s -= 0.05
+        supervisor.request_stop()
+
+    thread = threading.Thread(target=act)
+    thread.start()
+    supervisor.run()  # on the main thread
+    thread.join()
+    assert len(set(pids)) == 2
+    assert unit.restarts == 1
+    assert seen == ["the-model", "the-model"]
+    assert all(start_time(pid) is None or wait_gone(pid, 5.0) for pid in pids)
+    said = paths.log("engine").read_text()
+    assert said.count("offline=1") == 2
+    names = re.findall(r"segment=(\w+)", said)
+    assert len(set(names)) == 2
+    assert not [name for name in names if (Path("/dev/shm") / name).exists()]
+    assert not list(paths.shm.glob("vllm*"))
+
+
+def test_a_vllm_that_does_not_start_is_quoted(local: Config, tmp_path: Path) -> None:
+    main = tmp_path / "site" / "vllm" / "entrypoints" / "cli" / "main.py"
+    main.write_text("raise SystemExit('CUDA out of memory')")
+    paths = StackPaths.of(local)
+    paths.ensure()
+    supervisor = Supervisor([VllmService(local, paths)], paths, backoff=Backoff(first_s=0.05))
+    with pytest.raises(StackError, match=r"(?s)engine ended with status 1.*CUDA out of memory"):
+        supervisor.run()
+
+
+def test_the_stack_starts_no_engine_where_one_is_deployed(tmp_path: Path, model: Path) -> None:
+    cfg = load(
+        environ={},
+        flags={
+            "stack.state_dir": tmp_path / "state",
+            "engine.kind": "openai",
+            "engine.url": "http://127.0.0.1:9/v1",
+            "engine.tokenizer_dir": model,
+            "control.port": 5,
+        },
+    )
+    stack = Stack(cfg)
+    assert [service.name for service in stack._services()] == ["control", "agent", "triton"]
+    assert stack.describe()["endpoints"]["engine"] == "127.0.0.1:9"
+    assert load(toml(tmp_path, cfg), environ={}).engine == cfg.engine
+
+
+def test_triton_need_not_wait_for_a_deployment_that_is_away(
+    server: CompletionsServer, tmp_path: Path
+) -> None:
+    """Its canary is refused then, and Triton can't heal that."""
+    given = {"engine.kind": "openai", "engine.url": server.url, "stack.state_dir": tmp_path}
+    stack = Stack(load(environ={}, flags=given))
+    assert stack._engine_ready()
+    server.close()
+    assert not stack._engine_ready()
+
+
+def test_the_stack_starts_vllm(local: Config) -> None:
+    assert [type(service) for service in Stack(local)._services()][2] is VllmService
+
+
+def toml(folder: Path, cfg: Config) -> Path:
+    file = folder / "again.toml"
+    file.write_text(dump_toml(cfg))
+    return file
+
+
+# --- the doctor -------------------------------------------------------------------------------
+
+
+def found(cfg: Config) -> dict[str, Finding]:
+    findings = [*doctor._guarded(doctor._weights, cfg), *doctor._guarded(doctor._engine, cfg)]
+    return {finding.what: finding for finding in findings}
+
+
+def test_doctor_finds_a_deployment_fit(server: CompletionsServer, model: Path) -> None:
+    cfg = configure("openai", url=server.url, tokenizer_dir=model, context_tokens=1024)
+    cfg = cfg.model_copy(update={"energy": EnergyConfig(meters=("cpu_model",))})
+    says = found(cfg)
+    assert {what: finding.mark for what, finding in says.items()} == {
+        "tokenizer": Mark.OK,
+        "engine": Mark.OK,
+        "engine meter": Mark.NOTE,
+    }
+    assert "cpu_model counts this stack's processes" in says["engine meter"].found
+    assert "the-model of vllm, context of 1024 tokens" in says["engine"].found
+
+
+def test_doctor_says_what_a_deployment_lacks(server: CompletionsServer, model: Path) -> None:
+    cfg = configure("openai", url=server.url)
+    says = found(cfg)
+    assert says["weights"].mark is Mark.BAD
+    assert "tokenizer.json" in says["weights"].remedy
+    assert says["engine context"].mark is Mark.NOTE
+    assert "requests above 1024 tokens" in says["engine context"].remedy
+    server.text_only = True
+    assert "without token ids" in str(found(cfg)["engine"])
+    server.text_only, server.key = False, "some"
+    assert "without a key" in str(found(cfg)["engine"])
+    server.close()
+    assert "no engine at" in found(cfg)["engine"].found
+    assert "engine.url" in str(found(configure("openai"))["engine"])
+
+
+def test_an_absent_deployment_is_told_from_one_that_is_there(server: CompletionsServer) -> None:
+    cfg = configure("openai", url=server.url)
+    assert deployment.absent(cfg) is None
+    server.close()
+    assert "nobody answers" in str(deployment.absent(cfg))
+    with pytest.raises(SproutError):
+        deployment.served(cfg)
+
+
+def test_doctor_finds_vllm_without_importing_it(local: Config) -> None:
+    says = found(local)["engine"]
+    assert says.mark is Mark.OK
+    assert "vLLM 1.2.3" in says.found
+
+
+def test_doctor_says_that_there_is_no_vllm(local: Config) -> None:
+    engine_ = local.engine.model_copy(update={"vllm_python": Path(sys.executable)})
+    says = found(local.model_copy(update={"engine": engine_}))["engine"]
+    assert says.mark is Mark.BAD
+    assert "pip install vllm" in says.found + says.remedy
