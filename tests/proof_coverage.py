@@ -131,7 +131,7 @@ def block_coverage(*, pairs: int, runs: int, seed: int) -> dict[str, float]:
         made = cells(rng, pairs)
         found = switchback.estimate(made, pue=1.0, resamples=1000, seed=int(rng.integers(1 << 30)))
         assert isinstance(found, System)
-        rows = [row for row, _names in switchback._pairs(made)[""]]
+        rows = [row for row, _names in switchback._pairs(made)[0][""]]
         columns = np.array(rows)[:, :4]
         saved = found.energy_saved
         ends = ((saved.low, saved.high), block_percentile(columns, rng), pair_t(columns))

@@ -21,7 +21,7 @@ import pytest
 import tritonclient.grpc as grpcclient
 
 from sprout.config import Config
-from sprout.errors import EngineError, EngineUnavailable
+from sprout.errors import EngineError, EngineUnavailable, RequestError
 from sprout.serve.background import BackgroundStack
 from sprout.serve.client import Answer, Client
 from sprout_ext.ledger import COUNTERS, segments
@@ -387,12 +387,12 @@ def test_a_prompt_of_a_megabyte_fails_alone_with_the_limit(
 ) -> None:
     with (
         Load(echo, clients=2) as load_,
-        pytest.raises(EngineError, match="limit is 1048576"),
+        pytest.raises(RequestError, match="limit is 1048576"),
     ):
         ask(echo, "a " * (1 << 19) + "b")
     assert load_.errors == []
     # Within the limit of bytes, beyond that of tokens.
-    with pytest.raises(EngineError, match="at most 2048 tokens"):
+    with pytest.raises(RequestError, match="at most 2048 tokens"):
         ask(real_stack, "a " * (1 << 18))
 
 

@@ -117,9 +117,7 @@ def test_now_from_the_source_that_stands_in(api: Api, settings: list[str], capsy
     assert run(["carbon", "now", *settings]) == 0
     said = capsys.readouterr()
     assert said.out.startswith("150 g/kWh in GB")
-    assert (
-        said.err == "electricity_maps: HTTP 401: the key is refused\n"
-    )
+    assert said.err == "electricity_maps: HTTP 401: the key is refused\n"
 
 
 @pytest.mark.parametrize(

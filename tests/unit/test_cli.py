@@ -68,7 +68,7 @@ def test_ask_says_whose_it_is(nothing_up: list[str], monkeypatch: pytest.MonkeyP
             asked.append(parameters)
             raise InferenceServerException("enough")
 
-        def start_stream(self, _: Any) -> None: ...
+        def start_stream(self, *_: Any, headers: Any) -> None: ...
 
         def stop_stream(self, **_: Any) -> None: ...
 
@@ -183,3 +183,20 @@ def test_global_options_may_stand_anywhere_but_after_two_dashes() -> None:
     ]
     assert _globals_first(["ask", "--", "--stack"]) == ["ask", "--", "--stack"]
     assert _globals_first(["up", "--config"]) == ["--config", "up"]
+
+
+def test_an_engine_of_no_kind_is_refused_with_those_that_there_are(
+    nothing_up: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run([*nothing_up, "up", "--engine", "vlm"]) == 2
+    assert "'vlm' is unknown; there are llama_cpp, echo, openai, vllm" in capsys.readouterr().err
+
+
+def test_an_engine_that_lacks_something_is_refused_by_name(
+    nothing_up: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    ports = ("control.port", "triton.http_port", "triton.grpc_port", "triton.metrics_port")
+    free = [argument for port in ports for argument in ("--set", f"{port}=0")]
+    for kind, key in (("openai", "engine.url"), ("vllm", "engine.vllm_python")):
+        assert run([*nothing_up, *free, "up", "--engine", kind]) == 2
+        assert key in capsys.readouterr().err

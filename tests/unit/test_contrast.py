@@ -125,7 +125,7 @@ def test_as_good_as_a_fine_grid(judgments: int, target: float) -> None:
     y[:, 0] -= target
     covariance = p.certainty.covariance[0]
     sd = np.sqrt(np.maximum(0, np.einsum("ni,ij,nj->n", y, covariance, y)))
-    sure = y @ Q - p.certainty.z * sd >= 0
+    sure = y @ Q - p.z_wanted * sd >= 0
     best = (mixes[sure] @ COSTS).min()
     ours = solution.shares[0, 0] @ COSTS
     assert Cone(p).margin(solution.shares) >= -VIOLATION

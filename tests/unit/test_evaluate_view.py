@@ -79,6 +79,20 @@ def test_q_with_intervals_cost_and_bias(said: io.StringIO) -> None:
         assert part in text, part
 
 
+def test_what_is_not_known_is_no_zero(said: io.StringIO) -> None:
+    cost = found()["cost"] | {
+        "carbon_unknown": True,
+        "judge_joules": 5.0,
+        "judge_joules_unknown": True,
+        "left_out": "4",
+    }
+    evaluate_view.show(found(cost=cost))
+    text = said.getvalue()
+    assert "at least 20 mg" in text
+    assert "of some calls not known" in text
+    assert "4 prompts that the engine did not answer" in text
+
+
 def test_reasons_of_what_was_unusable(said: io.StringIO) -> None:
     entry = Entry("q", "", 1.0, unusable=((1, "malformed"), (2, "malformed"), (1, "timeout")))
     evaluate_view.unusable(journal(entry))
@@ -92,12 +106,15 @@ def test_the_share_of_what_was_saved(said: io.StringIO) -> None:
         "answers_g": 0.4,
         "judge_g": 0.1,
         "judge_known": True,
+        "carbon_unknown": False,
     }
     evaluate_view.show_share(saved)
     assert "1 %" in said.getvalue()
     evaluate_view.show_share(saved | {"judge_known": False, "attributed_g": -1.0})
     assert "against nothing" in said.getvalue()
     assert "without judges" in said.getvalue()
+    evaluate_view.show_share({"several_series": True})
+    assert "several carbon series" in said.getvalue()
     evaluate_view.show_share(None)
     assert "no control group" in said.getvalue()
 

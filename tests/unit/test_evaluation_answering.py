@@ -12,15 +12,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from tritonclient.utils import InferenceServerException
 
 from sprout.config import Config, load
 from sprout.control import inbox
 from sprout.control.guard import tallies
-from sprout.errors import ConfigError, ControlError, EngineError, RequestError
+from sprout.directives import pack
+from sprout.errors import (
+    ConfigError,
+    ControlError,
+    EngineError,
+    EngineUnavailable,
+    RequestCancelled,
+    RequestError,
+)
 from sprout.evaluate.answering import GIVE_UP_AFTER, Answering, answering
 from sprout.evaluate.answers import Question
 from sprout.evaluate.asking import TritonAsker
-from sprout.evaluate.traffic import Gate, LedgerTraffic, ReportedTraffic, Traffic
+from sprout.evaluate.traffic import Gate, LedgerTraffic, ReportedTraffic, Slots, Traffic
+from sprout.request import hints
 from sprout.serve import client
 from sprout.serve.client import Receipt
 from sprout.v1 import control_pb2 as pb
@@ -110,6 +120,7 @@ def test_what_was_not_metered_is_no_zero() -> None:
     (answered,) = made.answers(questions(1))
     assert all(a.energy_estimated and a.carbon_g is None for a in answered.answers)
     assert made.tally.unmetered == 3
+    assert made.tally.carbon_unknown == made.tally.estimated == 3
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -204,6 +215,48 @@ def test_what_is_wrong_with_a_request_is_not_tried_again() -> None:
     assert list(made.answers(questions(1))) == []
     assert Counter(engine.asked)["q0", "L2"] == 1
     assert made.tally.left_out == 1
+    assert made.left_out == {"q0": "RequestError"}
+    # Nor is it a sign of an engine that is gone, however many there are.
+    many = make(Engine(lambda question, *_: None if question == "q9" else RequestError("no")))
+    assert [a.question.id for a in many.answers(questions(10))] == ["q9"]
+    assert many.tally.left_out == 9
+    assert many.tally.failed == 0  # refused: nothing was used
+
+
+def test_what_was_paid_for_counts_whether_it_is_used_or_not() -> None:
+    """Of a question that is left out at its last level, of repeats, of what comes unread."""
+    engine = Engine(lambda question, level, attempt: EngineError("no") if level == "L2" else None)
+    made = make(engine, retries=1)
+    assert list(made.answers(questions(2))) == []
+    tally = made.tally
+    assert (tally.requests, tally.failed, tally.left_out) == (8, 4, 2)
+    assert tally.energy_joules == 2 * (10 + 20)
+    assert tally.output_tokens == 2 * (64 + 7)
+    assert tally.carbon_g == 2 * 2 * 0.5
+    assert (tally.estimated, tally.carbon_unknown) == (0, 0)
+
+    ahead = make(Engine(), concurrency=2)
+    answers = ahead.answers(questions(9))
+    next(answers)
+    answers.close()  # type: ignore[attr-defined]
+    receipts = ahead.tally.requests - ahead.tally.failed
+    assert ahead.tally.carbon_g == receipts * 0.5
+    assert receipts >= 3
+
+
+def test_slots_are_shared_and_end_with_the_evaluation() -> None:
+    slots, stop = Slots(1), threading.Event()
+    with slots.one(stop):
+        stop.set()
+        with pytest.raises(RequestCancelled), slots.one(stop):
+            pass
+    made = make(Engine(), slots=slots)
+    assert len(list(made.answers(questions(2)))) == 2
+    with slots.one(threading.Event()):  # the judge has it, and does not let go
+        waiting = make(Engine(), slots=slots)
+        threading.Timer(0.05, waiting.cancel).start()
+        assert list(waiting.answers(questions(2))) == []
+    assert waiting.tally.requests == 0
 
 
 def test_an_engine_that_is_gone_ends_it() -> None:
@@ -377,12 +430,43 @@ def test_reports_of_agents() -> None:
     assert clients(node(3), own=2) == 1
     assert clients(node(0), own=2) == 0
     assert clients() is None
-    assert clients(node(3), node(2, age_s=60)) is None
+    assert clients(node(3), node(2, age_s=86400)) == 3  # that one was taken down
+    assert clients(node(2, age_s=60)) is None
 
     def away() -> list[pb.NodeStatus]:
         raise ControlError("not there")
 
     assert ReportedTraffic(away).clients(0) is None
+
+
+def test_an_endpoint_s_load_is_that_of_its_nodes() -> None:
+    nodes = [pb.NodeStatus(node=name, active=active) for name, active in (("a", 1), ("b", 40))]
+    for one in nodes:
+        one.time.seconds = 1000
+
+    def clients(*names: str) -> int | None:
+        return ReportedTraffic(lambda: nodes, names, clock=lambda: 1000.0).clients(0)
+
+    assert (clients(), clients("a"), clients("a", "b"), clients("c")) == (41, 1, 41, None)
+
+
+def test_the_control_plane_is_asked_once_a_second_however_many_look() -> None:
+    now, asked = [0.0], 0
+
+    def nodes() -> list[pb.NodeStatus]:
+        nonlocal asked
+        asked += 1
+        made = pb.NodeStatus(active=asked)
+        made.time.seconds = 1000
+        return [made]
+
+    traffic = ReportedTraffic(nodes, clock=lambda: 1000.0, monotonic=lambda: now[0])
+    looks = [traffic.clients(0) for _ in range(50)]
+    now[0] += 0.99
+    assert [*looks, traffic.clients(0)] == [1] * 51
+    now[0] += 0.02
+    assert traffic.clients(0) == 2
+    assert asked == 2
 
 
 def test_as_configured(tmp_path: Path) -> None:
@@ -391,7 +475,7 @@ def test_as_configured(tmp_path: Path) -> None:
     _, asker = answering(cfg, "127.0.0.1:1", LEVELS, energy_estimated=True)
     assert isinstance(asker, TritonAsker)
     # The stack's Triton has not started: no token, and that is said before anything is sent.
-    with pytest.raises(ConfigError, match=r"evaluate\.token.*evaluate\.schedule\.token_file"):
+    with pytest.raises(ConfigError, match=r"evaluate\.schedule\.token_file.*evaluate\.token"):
         asker.ask(questions(1)[0], "L1", 4, lambda _: None)
     asker.close()
     elsewhere = load(environ={}, flags=flags | {"evaluate.schedule.endpoint": "other:8001"})
@@ -429,7 +513,113 @@ def test_what_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asker.close()
     assert sent["closed"]
     TritonAsker("host:1", token_file=None, timeout_s=9).ask(questions(1)[0], "L2", 3, print)
-    assert sent["marks"] == {}
+    assert sent["marks"] == {"sprout_sample": False}  # a prompt of an evaluation is none for one
+
+
+def test_an_empty_token_is_none(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("\n")
+    asker = TritonAsker("127.0.0.1:1", token_file=token, timeout_s=9)
+    with pytest.raises(ConfigError, match="is empty"):
+        asker.ask(questions(1)[0], "L1", 4, print)
+    asker.close()
+
+
+def test_a_token_that_the_server_refuses_ends_it_and_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server's own words, as its client gets them."""
+    with pytest.raises(RequestError) as refused:
+        hints.read('{"sprout_evaluate": "old"}', pack("explicit"), frozenset(), None, "new")
+    asked: list[str] = []
+
+    class Fake(client.Client):
+        def __init__(self, address: str) -> None: ...
+
+        def ask(self, text: str, **_: Any) -> client.Answer:
+            asked.append(text)
+            message = f"in ensemble 'ensemble', {refused.value}"
+            status = "StatusCode.INVALID_ARGUMENT"
+            raise client._translated(InferenceServerException(message, status=status), "host:1")
+
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(client, "Client", Fake)
+    (tmp_path / "token").write_text("old")
+    asker = TritonAsker("host:1", token_file=tmp_path / "token", timeout_s=9)
+    settings = {"concurrency": 1, "max_tokens": 9, "retries": 2, "energy_estimated": False}
+    made = Answering(asker, Gate(Idle(), 1, hold_s=9), LEVELS, **settings)
+    with pytest.raises(ConfigError, match=r"host:1 does not know the token.*start Triton again"):
+        list(made.answers(questions(3)))
+    assert len(asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "message", "kind"),
+    [
+        ("INVALID_ARGUMENT", "in ensemble 'ensemble', at most 2048 tokens", RequestError),
+        ("UNAVAILABLE", "in ensemble 'ensemble', the engine is full", EngineError),
+        ("UNAVAILABLE", "Socket closed", EngineUnavailable),
+        ("INTERNAL", "in ensemble 'ensemble', the engine is gone", EngineError),
+        (None, "the engine is gone", EngineError),
+    ],
+)
+def test_whose_fault_an_error_of_triton_is(
+    status: str | None, message: str, kind: type[Exception]
+) -> None:
+    given = None if status is None else f"StatusCode.{status}"
+    assert type(client._translated(InferenceServerException(message, given), "host:1")) is kind
+
+
+def test_errors_of_a_stream_come_with_their_status(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the header Triton gives text alone, and whose fault it is can't be told."""
+    seen: list[Any] = []
+
+    class Triton:
+        def __init__(self, address: str) -> None: ...
+
+        def start_stream(self, callback: Any, headers: Any = None) -> None:
+            seen.append(headers)
+            callback(
+                result=None, error=InferenceServerException("no", "StatusCode.INVALID_ARGUMENT")
+            )
+
+        def async_stream_infer(self, *_: Any, **__: Any) -> None: ...
+        def stop_stream(self, *, cancel_requests: bool) -> None: ...
+        def close(self) -> None: ...
+
+    monkeypatch.setattr(client.triton, "InferenceServerClient", Triton)
+    with client.Client("host:1") as asking, pytest.raises(RequestError, match="no"):
+        asking.ask("hello")
+    assert seen == [{"triton_grpc_error": "true"}]
+
+
+def test_a_home_in_a_setting_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    cfg = load(environ={}, flags={"evaluate.schedule.token_file": "~/token"})
+    assert cfg.evaluate.schedule.token_file == tmp_path / "token"
+    (tmp_path / "token").write_text("x")
+    cfg = load(
+        environ={},
+        flags={
+            "evaluate.schedule.token_file": "~/token",
+            "evaluate.schedule.endpoint": "127.0.0.1:1",
+            "evaluate.schedule.nodes": "gpu-1,gpu-2",
+        },
+    )
+    assert cfg.evaluate.schedule.nodes == ("gpu-1", "gpu-2")
+    _, asker = answering(cfg, "", LEVELS, energy_estimated=True, traffic=Idle())
+    with pytest.raises(EngineUnavailable):  # the token was read
+        asker.ask(questions(1)[0], "L1", 4, lambda _: None)
+    asker.close()
+
+
+def test_a_rule_that_could_never_give_a_q_is_refused() -> None:
+    with pytest.raises(ConfigError, match="prompts 20 is under least_prompts 50"):
+        load(
+            environ={},
+            flags={"evaluate.schedule.rule": "fixed", "evaluate.schedule.prompts": 20},
+        )
 
 
 def test_defaults() -> None:

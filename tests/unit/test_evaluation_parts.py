@@ -3,9 +3,11 @@
 
 import json
 import math
+import os
 import stat
+import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +18,12 @@ from sprout.config import Config
 from sprout.control import quality
 from sprout.directives import pack
 from sprout.errors import ConfigError
-from sprout.evaluate import findings, horizon, journal, questions
+from sprout.evaluate import findings, horizon, journal, questions, sittings
+from sprout.evaluate.answering import Tally
 from sprout.evaluate.answers import Answer, Judged, Question
 from sprout.evaluate.journal import Entry, Journal, Key, Took
+from sprout.evaluate.judges.account import Account, Rates
+from sprout.evaluate.judges.verdict import Spent, Verdict
 from sprout.v1 import control_pb2 as pb
 
 KEY = Key("00", "v1", "pairwise", "file", ("L0", "L1", "L2"), "greedy")
@@ -154,6 +159,8 @@ def test_a_line_that_a_kill_cut_short_is_left_out(tmp_path: Path, opened: Opened
         replace(KEY, levels=("L0", "L1")),
         replace(KEY, prompts="others"),
         replace(KEY, sampling="hot"),
+        replace(KEY, engine="another"),
+        replace(KEY, draw=1),
     ],
 )
 def test_what_was_judged_differently_does_not_mix(
@@ -179,13 +186,64 @@ def test_nobody_else_reads_a_journal(tmp_path: Path, opened: Opened) -> None:
     assert stat.S_IMODE(made.path.parent.stat().st_mode) == 0o700
 
 
-def test_the_newest_are_kept(tmp_path: Path, opened: Opened) -> None:
-    for number in range(journal.KEPT + 3):
-        (tmp_path / f"2026010{number // 10}T00000{number % 10}Z-x.jsonl").write_text("")
-    made = opened(tmp_path, KEY)
-    made.finish({})
-    assert len(list(tmp_path.iterdir())) == journal.KEPT
-    assert made.path.exists()
+def test_the_newest_finished_are_kept_and_what_can_go_on(tmp_path: Path, opened: Opened) -> None:
+    """Unfinished ones, however many, take no finished one's place."""
+    now = time.time()
+
+    def write(number: int, age_s: float, *, ended: bool) -> Path:
+        path = tmp_path / f"2026010{number // 10}T00000{number % 10}Z-x.jsonl"
+        key = asdict(KEY)
+        lines: list[dict[str, Any]] = [{"id": "x", "started_at": now - age_s, "key": key}]
+        lines += [{"evaluation": {}}] if ended else []
+        path.write_text("\n".join(map(json.dumps, lines)))
+        return path
+
+    ended = [write(i, 1e6, ended=True) for i in range(journal.KEPT + 3)]
+    going = [write(30 + i, 60, ended=False) for i in range(5)]
+    stale = [write(40 + i, journal.MAX_AGE_S + 60, ended=False) for i in range(5)]
+    cut = tmp_path / "20260105T000000Z-y.jsonl"
+    cut.write_text("{")
+    os.utime(cut, (now - journal.MAX_AGE_S - 60,) * 2)
+    journal.prune(tmp_path)
+    assert set(tmp_path.iterdir()) == {*ended[3:], *going}
+    assert not any(path.exists() for path in (*stale, cut))
+
+
+def test_a_journal_of_an_older_evaluator_can_still_be_read(tmp_path: Path) -> None:
+    key = {name: value for name, value in asdict(KEY).items() if name not in ("engine", "draw")}
+    file = tmp_path / "20260101T000000Z-x.jsonl"
+    lines = [{"id": "x", "started_at": 1.0, "key": key}, {"evaluation": {"id": "x"}}]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    assert [one.id for one in journal.finished(tmp_path)] == ["x"]
+
+
+def test_what_is_about_to_be_reported_is_written_before(tmp_path: Path, opened: Opened) -> None:
+    first = opened(tmp_path, KEY)
+    first.reporting(b"\0\xff", ("said",))
+    first.close()
+    (kept,) = journal.unacknowledged(tmp_path)
+    assert kept.unacknowledged == (b"\0\xff", ("said",))
+    kept.refused()
+    kept.close()
+    assert list(journal.unacknowledged(tmp_path)) == []
+    again = opened(tmp_path, KEY)
+    assert again.id == first.id
+    again.reporting(b"x", ())
+    again.finish({})
+    assert list(journal.unacknowledged(tmp_path)) == []
+
+
+def test_who_was_left_out_is_known_until_it_is_answered(tmp_path: Path, opened: Opened) -> None:
+    first = opened(tmp_path, KEY)
+    first.leave_out({"q1": "EngineError", "q2": "EngineError"})
+    first.leave_out({"q1": "EngineError", "q2": "EngineError"})
+    first.close()
+    assert first.path.read_text().count("left_out") == 1
+    second = opened(tmp_path, KEY)
+    second.add(entry(1))
+    assert second.left_out == {"q2": "EngineError"}
+    second.close()
+    assert opened(tmp_path, KEY).left_out == {"q2": "EngineError"}
 
 
 def test_what_a_question_took() -> None:
@@ -271,7 +329,8 @@ def test_exact_marks_of_a_class_that_l0_always_fails() -> None:
     found = findings.find(rows, "exact")
     quality.checked(evaluation(found, "exact"), pack("paper"), now=10.0)
     assert found.classes[0].preference[0] == pytest.approx(0.5)
-    assert all(c.preference[0] > 0 for c in found.classes)
+    assert {c.task for c in found.classes} == {"", "easy"}
+    assert any("hard" in note for note in found.notes)
 
 
 def test_few_prompts_are_not_corrected_for_length() -> None:
@@ -302,12 +361,58 @@ def test_a_judge_of_length_is_corrected_where_chosen() -> None:
     assert corrected.bias["length"] > 0.5
 
 
-def test_the_cost_adds_answers_to_the_judge_s() -> None:
-    total = findings.cost([entry(1), entry(2)], pb.EvaluationCost(judge_calls=8, judge_joules=2))
-    assert (total.requests, total.output_tokens, total.judge_calls) == (6, 32, 8)
-    assert total.energy_joules == pytest.approx(3)
-    assert total.carbon_g == pytest.approx(0.5)
-    assert total.energy_estimated
+# --- sittings ------------------------------------------------------------------------------------
+
+
+def judge(spent: Spent, rates: Rates, grid: float | None = 100.0) -> Any:
+    account = Account()
+    account.asked(Verdict(0, spent=spent), 2)
+    return account.cost(rates, intensity_g_per_kwh=grid)
+
+
+NO_JUDGE = Account().cost(Rates(), intensity_g_per_kwh=None)
+
+
+def test_the_cost_is_of_all_sittings_the_answers_and_the_judge() -> None:
+    spent = Spent(calls=4, input_tokens=90, output_tokens=10)
+    one = sittings.sitting(
+        Tally(requests=7, output_tokens=30, energy_joules=3.0, carbon_g=0.25, repeated=1),
+        judge(spent, Rates(joules_per_token=0.5)),
+    )
+    two = sittings.sitting(Tally(requests=1, energy_joules=1.0, carbon_g=0.5), NO_JUDGE)
+    json.dumps([one, two])  # as the journal has them
+    total = sittings.cost([one, two], left_out=2)
+    assert (total.requests, total.output_tokens, total.judge_calls, total.left_out) == (8, 30, 4, 2)
+    assert (total.energy_joules, total.carbon_g, total.judge_joules) == (4, 0.75, 50)
+    assert not any((total.energy_estimated, total.carbon_unknown, total.judge_joules_unknown))
+
+
+@pytest.mark.parametrize(
+    ("tally", "cost", "unknown"),
+    [
+        (Tally(requests=1, carbon_unknown=1), NO_JUDGE, (True, False)),
+        (Tally(requests=1, failed=1), NO_JUDGE, (True, False)),
+        (Tally(), judge(Spent(calls=1, input_tokens=9), Rates()), (False, True)),
+        (Tally(), judge(Spent(calls=1, uncounted_calls=1), Rates(1.0)), (False, True)),
+        (Tally(), judge(Spent(calls=1, input_tokens=9), Rates(1.0), grid=None), (True, False)),
+    ],
+)
+def test_what_is_not_known_is_no_zero(tally: Tally, cost: Any, unknown: tuple[bool, bool]) -> None:
+    known = sittings.sitting(Tally(requests=3, carbon_g=1.0), NO_JUDGE)
+    for order in ((known, sittings.sitting(tally, cost)), (sittings.sitting(tally, cost), known)):
+        total = sittings.cost(order)
+        assert (total.carbon_unknown, total.judge_joules_unknown) == unknown
+
+
+def test_what_q_does_not_show_is_said() -> None:
+    one = sittings.sitting(Tally(repeated=2, failed=1, unmetered=3, held=4, held_s=1.5), NO_JUDGE)
+    said = " | ".join(sittings.notes([one, one], {"a": "EngineError", "b": "PromptTooLong"}))
+    for part in ("2 prompts were left out", "EngineError 1", "4 requests were tried again"):
+        assert part in said
+    for part in ("2 requests ended without a receipt", "6 answers came without joules"):
+        assert part in said
+    assert "8 requests waited for clients, 3 s in all" in said
+    assert list(sittings.notes([sittings.sitting(Tally(requests=9), NO_JUDGE)], {})) == []
 
 
 # --- horizon -------------------------------------------------------------------------------------

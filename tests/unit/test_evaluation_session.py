@@ -1,25 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whole evaluations against a real control plane; the engine alone is a stand-in."""
 
+import contextlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import control_plane
+import grpc
 import pytest
 
-from sprout.config import Config, EvaluateConfig, load
-from sprout.errors import EvaluationError, SproutError
-from sprout.evaluate import answering, findings, journal, session
+from sprout.config import Config, EvaluateConfig
+from sprout.errors import EvaluationError, RequestCancelled, RequestError, SproutError
+from sprout.evaluate import answering, asking, findings, journal, session
 from sprout.evaluate.answering import Answering
-from sprout.evaluate.answers import Judged, Question
+from sprout.evaluate.answers import Answer, Judged, Question
 from sprout.evaluate.journal import Journal
-from sprout.evaluate.run import Evaluation
+from sprout.evaluate.judges.account import Rates
+from sprout.evaluate.judges.verdict import Verdict
+from sprout.evaluate.judging import Judging
+from sprout.evaluate.run import Evaluation, Price, Progress
 from sprout.evaluate.session import Options, Session
 from sprout.evaluate.traffic import Gate
-from sprout.evaluate.watch import Watch
 from sprout.serve import client
 from sprout.serve.client import Receipt
 from sprout.v1 import control_pb2 as pb
@@ -36,18 +42,25 @@ class Engine:
 
     def __init__(self, fails: Callable[[Question], bool] = lambda _: False) -> None:
         self.asked: list[str] = []
+        self.error: type[Exception] = SproutError  # of what fails
+        self.joules = 0.0  # of all that it answered
+        self.max_tokens: dict[str, int] = {}
+        self.traffic: Any = Idle()
+        self.given: dict[str, Any] = {}  # by the session
         self._fails = fails
 
     def ask(
         self, question: Question, level: str, max_tokens: int, on_text: Callable[[str], None]
     ) -> client.Answer:
         self.asked.append(question.id)
+        self.max_tokens[question.id] = max_tokens
         if self._fails(question):
-            raise SproutError("the engine is away")
+            raise self.error("the engine is away")
         number = int(question.id.removeprefix("sum-"))
         right = number % 10 < RIGHT[level]
         text = f"It is {int(question.reference) + (not right)}."
         receipt = Receipt(LEVELS.index(level), 1, 6.0 / (1 + LEVELS.index(level)), 0.5, 300.0)
+        self.joules += receipt.energy_joules
         return client.Answer(text, 1, 5, 20 >> LEVELS.index(level), receipt=receipt)
 
     def close(self) -> None: ...
@@ -74,7 +87,8 @@ def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
     made = Engine()
 
     def fake(cfg: Config, address: str, levels: Any, **given: Any) -> tuple[Answering, Engine]:
-        gate = Gate(Idle(), 1, hold_s=60)
+        made.given = given
+        gate = Gate(made.traffic, 1, hold_s=0.05, poll_s=0.001)
         own = Answering(
             made, gate, levels, concurrency=1, max_tokens=64, retries=0, energy_estimated=False
         )
@@ -158,6 +172,7 @@ def test_it_goes_on_where_it_was_cancelled(
     assert 30 <= done < 80
     kept = journal.read(next((cfg.stack.state / "evaluations").glob("*.jsonl")))
     assert kept is not None
+    paid = len(engine.asked)
     engine.asked.clear()
     second = open_session(cfg, control, whole=True)
     found = second.run(second.sample())
@@ -165,7 +180,9 @@ def test_it_goes_on_where_it_was_cancelled(
     assert found.id == kept.id
     assert found.classes[0].judged == 80
     assert len(set(engine.asked)) == 80 - len(kept.entries)
-    assert found.cost.requests == 240
+    # What was answered ahead and let go of was paid for as well.
+    assert found.cost.requests == paid + len(engine.asked)
+    assert found.cost.energy_joules == pytest.approx(engine.joules)
 
 
 def test_it_stops_when_it_is_sure_enough(cfg: Config, control: ControlStub, engine: Engine) -> None:
@@ -180,6 +197,8 @@ def test_it_stops_when_it_is_sure_enough(cfg: Config, control: ControlStub, engi
     assert found is not None
     assert found.classes[0].judged == 30  # the first look after 25
     assert "within limits" in found.stopped
+    assert found.cost.requests == len(engine.asked) >= 90
+    assert found.cost.energy_joules == pytest.approx(engine.joules)
     # Bounds for every moment, not for a size that was set before.
     fixed = findings.find(evaluated(cfg), "exact").classes[0]
     assert found.classes[0].low[2] < fixed.low[2]
@@ -190,10 +209,315 @@ def test_questions_that_the_engine_does_not_answer_are_left_out(
     cfg: Config, control: ControlStub, engine: Engine
 ) -> None:
     engine._fails = lambda question: question.id == "sum-7"
+    seen: list[Progress] = []
+    made = open_session(cfg, control, whole=True)
+    found = made.run(made.sample(), progress=lambda now, _: seen.append(now))
+    assert found is not None
+    assert found.classes[0].judged == 79
+    assert found.cost.left_out == 1
+    assert found.cost.requests == len(engine.asked) == 79 * 3 + 1
+    assert found.cost.carbon_unknown  # of the one that failed
+    kept = next(journal.finished(cfg.stack.state / "evaluations"))
+    assert kept.evaluation is not None
+    assert any("1 prompts were left out" in note for note in kept.evaluation["notes"])
+    assert kept.left_out == {"sum-7": "SproutError"}
+    assert seen[-1].left_out == 1
+
+
+class Slow:
+    """A judge who says nothing before three more questions are answered: they are taken ahead."""
+
+    name, version, method, by_text = "slow", "1", "pairwise", False
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    def prefer(self, question: Question, shown: Sequence[Answer], stop: threading.Event) -> Verdict:
+        number = int(question.id.removeprefix("sum-"))
+        while len(self._engine.asked) < 3 * (number + 4):
+            if stop.wait(0.001):
+                raise RequestCancelled("stopped")
+        return Verdict(number % 2)
+
+    def close(self) -> None: ...
+
+
+class Sure:
+    """Has seen enough at the first look."""
+
+    def update(self, scores: Any, weights: Any) -> Any:
+        return SimpleNamespace(stop=True, judged=len(scores), why="sure")
+
+
+def test_answers_taken_ahead_are_paid_for_though_nobody_reads_them(tmp_path: Path) -> None:
+    engine = Engine()
+    answers = Answering(
+        engine,
+        Gate(Idle(), 1, hold_s=60),
+        LEVELS,
+        concurrency=1,
+        max_tokens=64,
+        retries=0,
+        energy_estimated=False,
+    )
+    judge: Any = Slow(engine)
+    stopping: Any = Sure()
+    key = journal.Key("0", "1", "pairwise", "file", LEVELS, "greedy")
+    with contextlib.closing(journal.open_journal(tmp_path, key)) as kept:
+        evaluation = Evaluation(
+            answers,
+            Judging(judge, levels=3),
+            kept,
+            Price(Rates(), None),
+            stopping=stopping,
+            least=10,
+        )
+        asked = [Question(f"sum-{i}", "?", reference=str(i + 1)) for i in range(300)]
+        assert evaluation.run(asked) == "sure"
+        assert len(kept.entries) == 10
+        assert len(engine.asked) >= 3 * 13
+        assert evaluation.cost().requests == len(engine.asked)
+        assert evaluation.cost().energy_joules == pytest.approx(engine.joules)
+    found = journal.read(kept.path)
+    assert found is not None
+    assert found.earlier[-1]["requests"] == len(engine.asked)
+
+
+class Busy:
+    """No client is there for so many looks; then they stay."""
+
+    def __init__(self, looks: int) -> None:
+        self.left = looks
+
+    def clients(self, own: int) -> int | None:
+        self.left -= 1
+        return 0 if self.left >= 0 else 7
+
+
+@pytest.mark.parametrize("looks", [9, 120])  # fewer, and more, than least_prompts need
+def test_an_evaluation_that_clients_hold_back_has_no_q_and_goes_on_later(
+    cfg: Config, control: ControlStub, engine: Engine, looks: int
+) -> None:
+    before = status(control)
+    engine.traffic = Busy(looks)
+    held = open_session(cfg, control, whole=True)
+    with pytest.raises(EvaluationError, match=r"held back with .* 7 requests of clients"):
+        held.run(held.sample())
+    after = status(control)
+    assert not after.evaluation.HasField("latest")
+    assert list(after.policy.shares) == list(before.policy.shares)
+    first = set(engine.asked)
+    assert len(first) < 80
+    engine.traffic = Idle()
+    engine.asked.clear()
+    again = open_session(cfg, control, whole=True)
+    found = again.run(again.sample())
+    assert found is not None
+    assert found.classes[0].judged == 80
+    assert len(set(engine.asked) & first) <= 1  # the one that was held half way
+    kept = next(journal.finished(cfg.stack.state / "evaluations"))
+    assert kept.evaluation is not None
+    assert any("waited for clients" in note for note in kept.evaluation["notes"])
+
+
+def test_an_operator_may_ask_for_few_prompts_and_a_rule_may_not(
+    cfg: Config, control: ControlStub, engine: Engine
+) -> None:
+    by_rule = open_session(cfg, control, most=12, trigger="never evaluated")
+    with pytest.raises(EvaluationError, match="12 prompts are there and 20"):
+        by_rule.run(by_rule.sample())
+    assert not engine.asked
+    by_operator = open_session(cfg, control, most=12)
+    found = by_operator.run(by_operator.sample())
+    assert found is not None
+    assert found.classes[0].judged == 12
+
+
+def test_a_rule_s_evaluation_with_too_few_that_can_be_judged_has_no_q(
+    cfg: Config, control: ControlStub, engine: Engine
+) -> None:
+    engine._fails = lambda question: int(question.id.removeprefix("sum-")) % 5 != 0
+    engine.error = RequestError  # each for itself
+    by_rule = open_session(cfg, control, trigger="never evaluated")
+    with pytest.raises(EvaluationError, match="16 prompts could be judged and 20"):
+        by_rule.run(by_rule.sample())
+    assert not status(control).evaluation.HasField("latest")
+
+
+@pytest.mark.parametrize("trigger", ["operator", "never evaluated; 72 h"])
+def test_a_report_that_nobody_acknowledged_is_sent_again_as_it_was(
+    cfg: Config,
+    control: ControlStub,
+    engine: Engine,
+    monkeypatch: pytest.MonkeyPatch,
+    trigger: str,
+) -> None:
+    class KilledError(Exception): ...
+
+    def die(*_: object) -> None:
+        raise KilledError
+
+    first = open_session(cfg, control, whole=True, trigger="never evaluated; 71 h")
+    with monkeypatch.context() as patched:
+        patched.setattr(Journal, "finish", die)
+        with pytest.raises(KilledError):
+            first.run(first.sample())
+    reported = status(control).evaluation.latest
+    engine.asked.clear()
+    second = open_session(cfg, control, whole=True, trigger=trigger)
+    assert second.run(second.sample()) == reported
+    assert not engine.asked
+    kept = next(journal.finished(cfg.stack.state / "evaluations"))
+    assert kept.id == reported.id
+    third = open_session(cfg, control, whole=True, trigger=trigger)
+    new = third.run(third.sample())
+    assert new is not None
+    assert new.id != reported.id
+
+
+def test_the_same_findings_for_another_reason_are_the_same_evaluation(
+    cfg: Config, control: ControlStub, engine: Engine
+) -> None:
     made = open_session(cfg, control, whole=True)
     found = made.run(made.sample())
     assert found is not None
-    assert found.classes[0].judged == 79
+    again = pb.Evaluation()
+    again.CopyFrom(found)
+    again.trigger = "never evaluated; 72 h"
+    control.ReportEvaluation(pb.ReportEvaluationRequest(evaluation=again), timeout=TIMEOUT_S)
+    assert status(control).evaluation.latest == found
+    again.unusable += 1
+    with pytest.raises(grpc.RpcError, match="another evaluation has the id"):
+        control.ReportEvaluation(pb.ReportEvaluationRequest(evaluation=again), timeout=TIMEOUT_S)
+
+
+def test_one_that_did_not_arrive_is_delivered_before_another_begins(
+    cfg: Config, control: ControlStub, engine: Engine
+) -> None:
+    first = open_session(cfg, control, whole=True)
+    with control_plane.stub_of("127.0.0.1:1") as away:
+        first._control = SimpleNamespace(ReportEvaluation=away.ReportEvaluation)  # type: ignore
+        with pytest.raises(grpc.RpcError):
+            first.run(first.sample())
+    assert not status(control).evaluation.HasField("latest")
+    other = open_session(cfg, control, whole=True, seed=5)
+    found = other.run(other.sample())
+    ids = [one.id for one in journal.finished(cfg.stack.state / "evaluations")]
+    listed = control.ListEvaluations(pb.ListEvaluationsRequest(), timeout=TIMEOUT_S).evaluations
+    assert found is not None
+    assert sorted(ids) == sorted(one.id for one in listed)
+    assert len(ids) == 2
+    assert found.id in ids
+
+
+def test_a_report_that_is_refused_is_not_sent_for_ever(
+    cfg: Config, control: ControlStub, engine: Engine
+) -> None:
+    first = open_session(cfg, control, whole=True)
+    real = first._message
+
+    def wrong(*given: Any, **named: Any) -> pb.Evaluation:
+        made = real(*given, **named)
+        made.levels.append("L9")
+        return made
+
+    first._message = wrong  # type: ignore[method-assign]
+    with pytest.raises(EvaluationError, match="refused"):
+        first.run(first.sample())
+    engine.asked.clear()
+    second = open_session(cfg, control, whole=True)
+    found = second.run(second.sample())
+    assert found is not None
+    assert not engine.asked  # the judgments were no worse for it
+    assert status(control).evaluation.latest.id == found.id
+
+
+def test_another_engine_s_answers_are_another_evaluation(
+    cfg: Config, control: ControlStub, engine: Engine, tmp_path: Path
+) -> None:
+    weights = tmp_path / "model.gguf"
+    weights.write_text("one")
+    kinds: list[dict[str, Any]] = [{"kind": "echo"}, {"model": weights}, {"context_tokens": 512}]
+    changed = [
+        cfg.model_copy(update={"engine": cfg.engine.model_copy(update=update)}) for update in kinds
+    ]
+    schedule = cfg.evaluate.schedule.model_copy(update={"endpoint": "other:8001"})
+    changed.append(
+        cfg.model_copy(update={"evaluate": cfg.evaluate.model_copy(update={"schedule": schedule})})
+    )
+    engines = {asking.engine(one) for one in (cfg, *changed)}
+    weights.write_text("another")  # in its place
+    assert len(engines | {asking.engine(changed[1])}) == 6
+
+    first = open_session(cfg, control, whole=True)
+
+    def cancel(evaluation: Evaluation, _: Journal) -> None:
+        evaluation._progress = lambda now: evaluation.cancel() if now.done == 30 else None
+
+    assert first.run(first.sample(), started=cancel) is None
+    engine.asked.clear()
+    second = open_session(changed[0], control, whole=True)
+    found = second.run(second.sample())
+    assert found is not None
+    assert len(set(engine.asked)) == found.classes[0].judged == 80
+
+
+def test_of_a_sampled_prompt_its_client_says_how_long_an_answer_may_be(tmp_path: Path) -> None:
+    sampling = EvaluateConfig(
+        sampling={"share": 0.1, "reservoir_prompts": 100}, judge={"kind": "exact"}
+    )
+    cfg = control_plane.configure(tmp_path / "state").model_copy(update={"evaluate": sampling})
+    with control_plane.running(cfg) as address, control_plane.stub_of(address) as control:
+        control_plane.first(control)
+        for number, most in ((1, 7), (2, 99_999), (3, 0)):
+            prompt = pb.SampledPrompt(id=number, text="?", propensity=1.0, max_tokens=most)
+            prompt.sampled_at.FromNanoseconds(time.time_ns())
+            control.ReportPrompts(
+                pb.ReportPromptsRequest(node="n", prompts=[prompt]), timeout=TIMEOUT_S
+            )
+        asked = {q.id[-1]: q.max_tokens for q in open_session(cfg, control).sample().questions}
+    assert asked == {"1": 7, "2": cfg.evaluate.schedule.max_tokens, "3": 0}
+
+
+def test_a_status_that_can_t_be_had_is_load_that_is_not_known(
+    cfg: Config, control: ControlStub
+) -> None:
+    """With the real client against nobody: what it raises is no error of ours."""
+    made = open_session(cfg, control)
+    with control_plane.stub_of("127.0.0.1:1") as away:
+        made._control = away
+        assert made._reported.clients(0) is None
+
+
+def test_the_judge_s_requests_share_the_slots_of_the_answers(
+    cfg: Config, control: ControlStub, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A judge on the clients' own server: never more of the evaluation at once than is set."""
+    monkeypatch.setattr(session, "LedgerTraffic", lambda _: Idle())
+    made = open_session(cfg, control, whole=True)
+    made.run(made.sample())
+    slots = engine.given["slots"]
+    stop, judging, asked = threading.Event(), threading.Event(), threading.Event()
+
+    def judge() -> None:
+        asked.set()
+        with made._turn(stop):
+            judging.set()
+
+    thread = threading.Thread(target=judge)
+    with slots.one(stop):  # schedule.concurrency is 1: an answer is under way
+        thread.start()
+        assert asked.wait(10)
+        assert not judging.wait(0.2)
+    assert judging.wait(10)
+    thread.join(10)
+    stop.set()
+    with (
+        slots.one(threading.Event()),
+        pytest.raises(RequestCancelled),
+        made._turn(stop),
+    ):
+        pass
 
 
 def test_where_nothing_is_answered_there_is_no_q(
@@ -251,56 +575,7 @@ def test_without_sampled_prompts_it_says_what_to_do(
     none = cfg.model_copy(
         update={"evaluate": cfg.evaluate.model_copy(update={"prompts_file": None})}
     )
-    with pytest.raises(Exception, match="sampl"):
+    with pytest.raises(grpc.RpcError) as found:
         open_session(none, control).sample()
-
-
-# --- the process that waits ----------------------------------------------------------------------
-
-
-def due(*, now: bool) -> pb.Status:
-    return pb.Status(evaluation=pb.EvaluationStatus(due=now, why="never evaluated"))
-
-
-def test_the_watch_evaluates_when_it_is_due_and_not_before() -> None:
-    ran: list[str] = []
-    answers = iter([due(now=False), due(now=True), due(now=False)])
-    watch = Watch(lambda: next(answers), ran.append, look_s=7)  # type: ignore[func-returns-value]
-    assert [watch.step() for _ in range(3)] == [7, 7, 7]
-    assert ran == ["never evaluated"]
-
-
-def test_what_fails_is_tried_again_after_a_while_that_grows() -> None:
-    def fail(_: str) -> None:
-        raise EvaluationError("no judge")
-
-    watch = Watch(lambda: due(now=True), fail, first_retry_s=10)
-    assert [watch.step() for _ in range(3)] == [10, 20, 40]
-    for _ in range(40):
-        assert watch.step() <= 3600
-
-
-def test_the_watch_ends_when_it_is_told_to() -> None:
-    looked = threading.Event()
-
-    def look() -> pb.Status:
-        looked.set()
-        return due(now=False)
-
-    watch = Watch(look, lambda _: None, look_s=3600)
-    thread = threading.Thread(target=watch.run)
-    thread.start()
-    assert looked.wait(10)
-    watch.stop()
-    thread.join(10)
-    assert not thread.is_alive()
-
-
-@pytest.mark.parametrize("missing", ["judge", "prompts"])
-def test_a_rule_without_a_judge_or_prompts_is_refused(tmp_path: Path, missing: str) -> None:
-    file = tmp_path / "sprout.toml"
-    judge = 'judge = { kind = "exact" }\n' if missing == "prompts" else ""
-    source = 'prompts_file = "x"\n' if missing == "judge" else ""
-    file.write_text(f'[evaluate]\n{judge}{source}schedule = {{ rule = "fixed" }}\n')
-    with pytest.raises(SproutError, match="needs"):
-        load(file, environ={})
+    assert control_plane.code_of(found) is grpc.StatusCode.FAILED_PRECONDITION
+    assert "evaluate.sampling.share" in found.value.details()

@@ -80,9 +80,16 @@ def test_an_evaluation_is_heard_where_no_client_is_and_needs_its_token():
     heard = Hints(level=2, task=b"maths", evaluation=True, sample=False)
     assert as_evaluation(sprout_evaluate="secret") == heard
     assert as_evaluation(sprout_evaluate="secret", sprout_off=True) == replace(heard, ignored=1)
-    for wrong in ("guess", "probe", "", 7):
-        assert as_evaluation(sprout_evaluate=wrong) == Hints(ignored=3, sample=False)
-    assert read(sprout_evaluate="secret") == Hints(ignored=1)  # where no evaluation is known
+    assert as_evaluation() == Hints(ignored=2, sample=False)
+
+
+@pytest.mark.parametrize("wrong", ["guess", "probe", "", 7, "\ud800"])
+def test_a_wrong_token_of_an_evaluation_is_no_client_s_request(wrong):
+    """It must not be served as one: not pinned, not sampled, in nobody's statistics."""
+    with pytest.raises(RequestError, match=r"sprout_evaluate: .* not the server's"):
+        as_evaluation(sprout_evaluate=wrong)
+    with pytest.raises(RequestError, match="sprout_evaluate"):
+        read(sprout_evaluate="secret")  # where no evaluation is known
 
 
 @pytest.mark.parametrize("refusal", [False, "false", 0, None, "no"])
@@ -93,6 +100,19 @@ def test_a_refused_sample_is_heard_whatever_the_operator_allows(refusal):
 
 def test_a_wanted_sample_changes_nothing():
     assert read(allowed=set(), sprout_sample=True) == NONE
+
+
+def test_half_of_a_surrogate_pair_is_no_token():
+    """JSON can say it, and nothing can encode it: it must not end the batch that it came in."""
+    text = '{"sprout_probe": "\\ud800"}'
+    assert hints.read(text, PACK, HINTS, "probe", "secret") == Hints(ignored=1)
+
+
+@pytest.mark.parametrize("name", ["sprout_level", "sprout_off", "sprout_tenant", "sprout_task"])
+def test_half_of_a_surrogate_pair_is_refused_in_words_that_can_be_sent(name):
+    with pytest.raises(RequestError) as found:
+        read(**{name: "\ud800"})
+    assert str(found.value).encode()
 
 
 def test_probe_needs_the_token():

@@ -25,6 +25,8 @@ from sprout.control.quality import quality
 from sprout.control.store import Store
 from sprout.control.trigger import trigger
 from sprout.errors import ConfigError
+from sprout.evaluate.answers import Judged, Question
+from sprout.evaluate.findings import find
 from sprout.optimize.bank import BankModel
 from sprout.optimize.caps import Caps
 from sprout.optimize.contrast import multinomial
@@ -301,7 +303,8 @@ def test_pause_shadow_and_blocks_of_l0_are_for_everybody() -> None:
         plan(everyone(held="block", pinned=(0.0, 0.0, 1.0))),
     ):
         assert made.shares == L0
-        assert made.groups == ()
+        # Named, as nothing is drawn for it whatever is decided.
+        assert [(g.tenant, g.shares) for g in made.groups] == [("quiet", L0)]
     shadow = plan(everyone(held="shadow"))
     assert len(shadow.decided) == 3
     assert shadow.expected_preference == pytest.approx(plan(everyone()).expected_preference)
@@ -393,6 +396,23 @@ def test_tenants_that_opted_out_are_not_measured(store: Store) -> None:
     assert (l0.outcomes, l0.energy_joules) == (10, 10)
 
 
+@pytest.mark.parametrize("why", [{"held": "block"}, {"held": "shadow"}, {"paused": True}])
+def test_tenants_that_opted_out_are_not_measured_while_everybody_has_l0(
+    store: Store, why: dict[str, object]
+) -> None:
+    """Their L0 is as dear in a block of L0 as outside of it, and would be taken for everybody's."""
+    publisher = Publisher(CONFIG, PACK, 1, wall=time.time, uptime=lambda: 1.0)
+    paused = "test" if "paused" in why else None
+    policy = publisher.publish(
+        plan(everyone(**why)), None, overridden=False, pause_reason=paused, trigger="t"
+    )
+    store.add_policy(0, 1, PACK.hash, time.time(), policy.SerializeToString())
+    add(store, 1, 10)
+    add(store, 100, 10, tenant="quiet", energy_joules=1000.0)
+    (l0,) = store.measured(1, PACK.hash, 100)
+    assert (l0.outcomes, l0.energy_joules) == (10, 10)
+
+
 def test_a_class_falls_back_to_all_in_its_own_ratio(store: Store) -> None:
     store.add_policy(0, 1, PACK.hash, time.time(), policy())
     add(store, 1, 60)
@@ -475,3 +495,48 @@ def test_a_tenant_gets_one_promise(tmp_path: Path, text: str, message: str) -> N
     path.write_text(f"[control.tenants.acme]\n{text}\n")
     with pytest.raises(ConfigError, match=message):
         load(path, environ={})
+
+
+# --- judgments that are drawn alike and weighted -------------------------------------------------
+
+
+def test_a_class_has_its_weight_in_the_covariance_with_all() -> None:
+    """90 % of the requests are of the one class, and half of the prompts: drawn alike, weighted.
+    Against the q that came out, evaluation for evaluation."""
+    share, preferred, prompts = np.array([0.9, 0.1]), np.array([[0.45, 0.25], [0.2, 0.1]]), 100
+    rng = np.random.default_rng(1)
+
+    def found() -> dict[str, pb.ClassQuality]:
+        judged = []
+        for c, task in enumerate("ab"):
+            for number in range(prompts):
+                scores = 2.0 * (rng.random(2) < preferred[c])
+                question = Question(f"{task}{number}", "", task, weight=2 * share[c])
+                judged.append(Judged(question, (1.0, *map(float, scores))))
+        made = pb.Evaluation(levels=PACK.levels, classes=find(judged, "pairwise").classes)
+        return {c.task: c for c in made.classes}
+
+    def stated(classes: dict[str, pb.ClassQuality]) -> np.ndarray:
+        made = pb.Evaluation(levels=PACK.levels, classes=classes.values())
+        of = quality(made).classes
+        rows = [
+            Group(
+                task=task,
+                covariance=of[task].covariance,
+                judged=of[task].judged,
+                shrunk=of[task].shrunk,
+                weight_share=of[task].weight_share,
+            )
+            for task in ("", "a", "b")
+        ]
+        return joint.covariance(rows)
+
+    drawn = [found() for _ in range(400)]
+    assert [drawn[0][task].weight_share for task in ("", "a", "b")] == pytest.approx([1, 0.9, 0.1])
+    q = np.array([[each[task].preference[1] for task in ("", "a", "b")] for each in drawn])
+    seen = np.cov(q.T)
+    said = np.mean([stated(each)[:, 1, :, 1] for each in drawn[:100]], axis=0)
+    # Of 400 draws a covariance is known to a few percent; shrinkage moves it by as much again.
+    assert said[0, 0] == pytest.approx(seen[0, 0], rel=0.25)
+    assert said[0, 1] == pytest.approx(seen[0, 1], rel=0.25)  # by prompts: half of it
+    assert said[0, 2] < seen[0, 2] + 0.002  # by prompts: five times as much

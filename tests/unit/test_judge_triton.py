@@ -36,6 +36,7 @@ class Told:
     level: int | None = 0  # None: no receipt
     joules: float = 40.0
     error: str = ""
+    refused: str = ""
     silent: bool = False  # no end
 
 
@@ -59,6 +60,8 @@ class Ensemble(service_pb2_grpc.GRPCInferenceServiceServicer):  # type: ignore[m
             self.asked.append(_read(request))
             self.arrived.release()
             told = self.told
+            if told.refused:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, told.refused)
             if told.error:
                 yield service_pb2.ModelStreamInferResponse(error_message=told.error)
                 return
@@ -206,6 +209,26 @@ def test_what_fails_is_unusable(triton: tuple[Ensemble, str], told: Told, reason
         assert (verdict.unusable, verdict.spent.calls) == (reason, 2)
         ensemble.told = Told()
         assert ask(found).place == 1
+
+
+def test_what_is_refused_is_not_asked_again(triton: tuple[Ensemble, str]) -> None:
+    ensemble, address = triton
+    ensemble.told = Told(refused="in ensemble 'ensemble', at most 2048 tokens")
+    with closing(judge(address, retries=3)) as found:
+        verdict = ask(found)
+        assert (verdict.unusable, verdict.spent.calls) == (Reason.REJECTED, 1)
+        ensemble.told = Told()
+        assert ask(found).place == 1
+
+
+def test_a_token_that_the_server_refuses_ends_it(triton: tuple[Ensemble, str]) -> None:
+    ensemble, address = triton
+    ensemble.told = Told(refused="sprout_evaluate: this token is not the server's")
+    with (
+        closing(judge(address, token=lambda: "old")) as found,
+        pytest.raises(JudgeError, match="does not know this evaluation's token"),
+    ):
+        ask(found)
 
 
 def test_an_answer_without_end_is_a_time_out(triton: tuple[Ensemble, str]) -> None:

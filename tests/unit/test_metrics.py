@@ -26,6 +26,7 @@ from some_evaluation import evaluation
 
 from sprout.config import CarbonConfig, TenantConfig
 from sprout.control import feedback, metrics
+from sprout.control.grid import DRILL, FORGOTTEN, UNKNOWN
 from sprout.control.inbox import FLAGS
 from sprout.control.run import run
 from sprout.errors import ConfigError, StackError
@@ -54,6 +55,8 @@ LABELS = {
     "operation": "add_outcomes",
     "override": "true|false",
     "reason": "invalid|store",
+    # Those of the configuration, or why there is none.
+    "series": f"EXAMPLE constant, lifecycle, average|{FORGOTTEN}|{UNKNOWN}|{DRILL}",
     "signal": "average|marginal",
     "source": "constant",  # those of the configuration
     "stream": "policy|status",
@@ -200,7 +203,7 @@ def test_what_was_reported_is_counted(busy: tuple[Stub, str]) -> None:
     assert value(found, "sprout_outcomes_total", arm="L0", ending="delivered") == 1
     assert value(found, "sprout_outcomes_total", arm="control", ending="failed") == 1
     assert value(found, "sprout_energy_joules_total", arm="L1") == 5
-    assert value(found, "sprout_carbon_grams_total", arm="L1") == 0.25
+    assert value(found, "sprout_carbon_grams_total", arm="L1", series=FORGOTTEN) == 0.25
     assert value(found, "sprout_output_tokens_total", arm="control") == 20
     assert value(found, "sprout_energy_estimated", arm="control") == 1
     assert value(found, "sprout_energy_estimated", arm="L1") == 0

@@ -3,6 +3,7 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -21,12 +22,15 @@ from test_preprocess import prompt
 
 from sprout import channel
 from sprout.agent import prompts as agent_prompts
+from sprout.agent import run as agent_run
 from sprout.agent.prompts import Prompts
 from sprout.config import Config, EvaluateConfig, SamplingConfig
 from sprout.control import prompts as control_prompts
+from sprout.control import run as control_run
+from sprout.control.due import Due
 from sprout.control.prompts import within
 from sprout.control.reservoir import Reservoir
-from sprout.errors import ConfigError
+from sprout.errors import ConfigError, StackError
 from sprout.request.preprocess import Preprocessor
 from sprout.request.settings import HINTS, PreprocessSettings
 from sprout.serve.state import StackPaths, remove_shared_memory
@@ -255,6 +259,27 @@ def test_the_redaction_sees_each_prompt_first(make, memory: Path, recorder, monk
     assert (counters["prompts_withheld"], counters["prompts_redaction_failed"]) == (1, 1)
 
 
+def test_a_prompt_that_can_not_be_made_ready_costs_itself(make, memory: Path, recorder, caplog):
+    class Redactor:
+        withheld = failed = 0
+
+        def redact(self, text: str) -> str:
+            if "Ada" in text:
+                raise ValueError(text)
+            return text
+
+        def close(self) -> None: ...
+
+    prompts = make(ON)
+    prompts._redactor = Redactor()
+    put(Ring.create(memory, 0, 1, slots=8, prompt_bytes=50), "one", "I am Ada", "two")
+    look(prompts)
+    assert texts(recorder) == ["one", "two"]
+    assert prompts.counters()["prompts_failed"] == 1
+    assert "ValueError" in caplog.text
+    assert "Ada" not in caplog.text
+
+
 def test_a_redaction_that_is_not_there_is_named(make):
     with pytest.raises(ConfigError, match="redact_command"):
         make(SamplingConfig(share=0.5, redact_command=("no-such-program",)))
@@ -370,6 +395,71 @@ def test_an_answer_is_no_larger_than_a_message_may_be(tmp_path: Path):
             stub.ReportPrompts(report(*prompts[i : i + 40]), timeout=WAIT_S)
         drawn = stub.DrawPrompts(pb.DrawPromptsRequest(count=200), timeout=WAIT_S).prompts
         assert 60 <= len(drawn) < 80
+
+
+def test_the_prompts_are_touched_on_one_thread_alone(tmp_path: Path, monkeypatch):
+    threads: set[int] = set()
+    forget, look_due, looked = Reservoir.forget, Due.look, threading.Event()
+
+    def recorded(reservoir: Reservoir) -> float:
+        threads.add(threading.get_ident())
+        return forget(reservoir)
+
+    def look(due: Due, *kept: int) -> None:
+        look_due(due, *kept)
+        looked.set()
+
+    monkeypatch.setattr(Reservoir, "forget", recorded)
+    monkeypatch.setattr(Due, "look", look)
+    with running(sampling(tmp_path)) as address, stub_of(address) as stub:
+        stub.ReportPrompts(report(made()), timeout=WAIT_S)
+        stub.DrawPrompts(pb.DrawPromptsRequest(count=1), timeout=WAIT_S)
+        stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S)
+        assert looked.wait(WAIT_S)
+    assert len(threads) == 1
+
+
+def test_several_calls_make_one_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(control_prompts, "DRAW_BYTES", 1500)  # ten prompts
+    prompts = [made(i, task="a" if i <= 40 else "b", text="x" * 90) for i in range(1, 61)]
+    with running(sampling(tmp_path)) as address, stub_of(address) as stub:
+        stub.ReportPrompts(report(*prompts), timeout=WAIT_S)
+        drawn: list[pb.SampledPrompt] = []
+        for _ in range(2):
+            request = pb.DrawPromptsRequest(
+                count=20 - len(drawn), without=[p.id for p in drawn], total=20
+            )
+            drawn += stub.DrawPrompts(request, timeout=WAIT_S).prompts
+            assert len(drawn) in (10, 20)
+    assert {(p.task, p.stands_for) for p in drawn} == {("a", 4.0), ("b", 2.0)}
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_where_prompts_are_kept_no_core_is_dumped(tmp_path: Path, monkeypatch, share: float):
+    asked: list[str] = []
+    monkeypatch.setattr(control_run, "no_core_dumps", lambda: asked.append("control"))
+    monkeypatch.setattr(agent_run, "no_core_dumps", lambda: asked.append("agent"))
+    monkeypatch.setattr(agent_run, "Agent", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
+    cfg = sampling(tmp_path / "state", share=share)
+    with running(cfg):
+        pass
+    with pytest.raises(StackError, match="full"):
+        agent_run.serve(cfg)
+    assert asked == (["control", "agent"] if share else [])
+
+
+def test_a_process_that_says_so_dumps_no_core(tmp_path: Path):
+    code = (
+        "import os, resource; from sprout.config import no_core_dumps\n"
+        "_, hard = resource.getrlimit(resource.RLIMIT_CORE)\n"
+        "resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))\n"
+        "no_core_dumps()\n"
+        "assert resource.getrlimit(resource.RLIMIT_CORE) == (0 if hard == 0 else 1, hard)\n"
+        "os.abort()"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, timeout=60, check=False)
+    assert ended.returncode == -signal.SIGABRT
+    assert os.listdir(tmp_path) == []
 
 
 def test_what_is_past_its_retention_goes_though_nobody_asks(monkeypatch: pytest.MonkeyPatch):

@@ -121,6 +121,24 @@ def test_dirty_hours_weigh_more() -> None:
     assert found.carbon_saved.value == pytest.approx(0.45, abs=0.03)
 
 
+@pytest.mark.parametrize("mixed", [20, 3])
+def test_a_pair_with_two_series_is_never_compared(mixed: int) -> None:
+    """The source fell back between the blocks, in more pairs than it did not."""
+    good = [replace(c, series="A") for c in made(10, grid=100.0)]
+    between = [
+        replace(c, pair=c.pair + 10, series="A", g_per_kwh=100.0)
+        if c.arm == POLICY
+        else replace(c, pair=c.pair + 10, series="B", g_per_kwh=600.0)
+        for c in made(mixed, seed=2)
+    ]
+    found = system(good + between)
+    assert found == replace(system(good), pairs_of_others=mixed)
+    assert found.series == "A"
+    none = estimate(between, pue=1.5)
+    assert isinstance(none, Absent)
+    assert none.reason.startswith(f"0 whole pairs of blocks (and {mixed} of another")
+
+
 def test_what_is_not_whole_is_left_out() -> None:
     cells = made(8)
     other = [replace(c, node="b") for c in made(8, seed=2)]

@@ -2,6 +2,7 @@
 """The operator's redaction: a program of theirs, well behaved or not."""
 
 import selectors
+import subprocess
 import sys
 import threading
 import time
@@ -12,6 +13,7 @@ import pytest
 
 from sprout.agent.redact import Redactor
 from sprout.errors import ConfigError
+from sprout.serve.process import wait_gone
 
 PROLOGUE = """
 import json, os, sys, time
@@ -133,6 +135,57 @@ def test_closing_ends_a_wait_at_once(make: Make):
     assert done.wait(60)
     thread.join()
     assert child.returncode is not None
+
+
+def test_a_line_of_brackets_is_no_answer(make: Make):
+    redactor = make("for _ in answers(): print('[' * 40_000, flush=True)", longest=8192)
+    assert redactor.redact("one") is None
+    assert redactor.failed == 1
+
+
+def test_whatever_goes_wrong_costs_one_prompt(make: Make, caplog: pytest.LogCaptureFixture):
+    redactor = make(GOOD)
+    exchange, failures = redactor._exchange, iter([MemoryError("of words of Ada's")])
+
+    def fails_once(child: subprocess.Popen[bytes], line: bytes) -> bytes:
+        for failure in failures:
+            raise failure
+        return exchange(child, line)
+
+    redactor._exchange = fails_once  # type: ignore[method-assign]
+    assert redactor.redact("one 1") is None
+    assert redactor.redact("two 2") == "two #"
+    assert redactor.failed == 1
+    assert "MemoryError" in caplog.text
+    assert "Ada" not in caplog.text
+
+
+# Starts a child that hangs, says who it is, and waits for it.
+WRAPPER = 'sleep 600 & echo $! > "$1.new"; mv "$1.new" "$1"; '
+
+
+def test_what_the_program_started_ends_with_it(tmp_path: Path):
+    command = ("/bin/sh", "-c", WRAPPER + "echo no answer; wait", "wrapper", str(tmp_path / "pid"))
+    redactor = Redactor(command, longest=100, backoff_s=lambda _: 0.0, timeout_s=60.0)
+    assert redactor.redact("one") is None
+    assert wait_gone(int((tmp_path / "pid").read_text()), 60)
+    redactor.close()
+
+
+def test_a_killed_agent_takes_the_program_and_what_it_started_along(tmp_path: Path):
+    code = (
+        "import sys; from sprout.agent.redact import Redactor\n"
+        f"command = ('/bin/sh', '-c', {WRAPPER + 'echo $$ > $1.own; wait'!r}, 'x', sys.argv[1])\n"
+        "Redactor(command, longest=100, backoff_s=float, timeout_s=600).redact('one')"
+    )
+    child, own = tmp_path / "pid", tmp_path / "pid.own"
+    with subprocess.Popen([sys.executable, "-c", code, child]) as agent:
+        while not (own.exists() and own.read_text().strip()):
+            assert agent.poll() is None
+            time.sleep(0.01)
+        agent.kill()
+    assert wait_gone(int(child.read_text()), 60)
+    assert wait_gone(int(own.read_text()), 60)
 
 
 def test_a_program_that_is_not_there_is_named():

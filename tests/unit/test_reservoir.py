@@ -46,7 +46,7 @@ def test_few_prompts_are_all_kept_and_drawn():
     rig = Rig()
     assert rig.add("a", "a", "b") == 3
     assert rig.reservoir.counts() == {"a": 2, "b": 1}
-    drawn = rig.reservoir.draw(10, seed=1)
+    drawn = rig.reservoir.stock().draw(10, seed=1)
     assert tasks(drawn) == {"a": 2, "b": 1}
     assert {prompt.inclusion for prompt in drawn} == {1.0}
 
@@ -56,11 +56,11 @@ def test_classes_have_equal_room_as_far_as_they_last():
     for _ in range(20):
         rig.add(*["a"] * 50, *["b"] * 20, "c")
     assert rig.reservoir.counts() == {"a": 35, "b": 35, "c": 20}
-    assert tasks(rig.reservoir.draw(30, seed=1)) == {"a": 10, "b": 10, "c": 10}
-    assert tasks(rig.reservoir.draw(90, seed=1)) == {"a": 35, "b": 35, "c": 20}
-    left_out = {p.id for p in rig.reservoir.draw(90, seed=1) if p.task == "c"}
-    assert "c" not in tasks(rig.reservoir.draw(90, 1, left_out))
-    parts = sorted(tasks(rig.reservoir.draw(31, seed=2)).values())
+    assert tasks(rig.reservoir.stock().draw(30, seed=1)) == {"a": 10, "b": 10, "c": 10}
+    assert tasks(rig.reservoir.stock().draw(90, seed=1)) == {"a": 35, "b": 35, "c": 20}
+    left_out = {p.id for p in rig.reservoir.stock().draw(90, seed=1) if p.task == "c"}
+    assert "c" not in tasks(rig.reservoir.stock().draw(90, 1, left_out))
+    parts = sorted(tasks(rig.reservoir.stock().draw(31, seed=2)).values())
     assert parts == [10, 10, 11]
 
 
@@ -68,7 +68,7 @@ def test_a_draw_is_repeatable_and_another_seed_draws_others():
     rig = Rig()
     rig.add(*["a"] * 100)
     first, again, other = (
-        [prompt.id for prompt in rig.reservoir.draw(20, seed)] for seed in (1, 1, 2)
+        [prompt.id for prompt in rig.reservoir.stock().draw(20, seed)] for seed in (1, 1, 2)
     )
     assert first == again
     assert first != other
@@ -94,7 +94,7 @@ def test_prompts_are_forgotten_in_time():
     rig.now += HOUR / 2
     assert rig.reservoir.counts() == {"a": 1}
     rig.now += HOUR / 2
-    assert rig.reservoir.draw(10, seed=1) == []
+    assert rig.reservoir.stock().draw(10, seed=1) == []
     assert rig.reservoir.counts() == {}
     assert rig.add("a", at=rig.now - HOUR) == 0  # it was late
     assert rig.add("a", at=rig.now + 9 * HOUR) == 1  # a clock that is ahead gains nothing
@@ -111,7 +111,7 @@ def test_classes_are_bounded():
     assert rig.reservoir.pooled == 11
     assert counts[""] == MAX_CLASSES + 10 + 11
     # The others keep their name, in the pool.
-    drawn = rig.reservoir.draw(1000, seed=1)
+    drawn = rig.reservoir.stock().draw(1000, seed=1)
     assert {f"class {i}" for i in range(MAX_CLASSES + 10)} <= {prompt.task for prompt in drawn}
     rig.now += 25 * HOUR
     rig.add("new")
@@ -132,7 +132,7 @@ def test_bounds_hold_whatever_comes(moves: list[tuple[str, int, float]], most: i
         rig.add(*[task] * n, at=rig.now)
         counts = rig.reservoir.counts()
         assert sum(counts.values()) <= most
-        drawn = rig.reservoir.draw(most, seed=n)
+        drawn = rig.reservoir.stock().draw(most, seed=n)
         assert len({prompt.id for prompt in drawn}) == len(drawn)
         for prompt in drawn:
             assert prompt.sampled_at.ToNanoseconds() / 1e9 > rig.now - 5 * HOUR
@@ -169,7 +169,7 @@ def test_older_and_newer_prompts_have_equal_chances(rates: list[int]):
                 rig.now = at
                 rig.add("a")
         rig.now = START + len(rates) * HOUR
-        drawn = rig.reservoir.draw(room, seed=1)
+        drawn = rig.reservoir.stock().draw(room, seed=1)
         totals.append(sum(1 / prompt.inclusion for prompt in drawn))
         for prompt in drawn:
             hits[int((prompt.sampled_at.ToNanoseconds() / 1e9 - START) / HOUR)] += 1
@@ -190,11 +190,11 @@ def test_a_class_that_became_rare_is_kept_whole_again():
     for _ in range(48):
         rig.now += HOUR
         rig.add(*["a"] * 60)
-    assert rig.reservoir.draw(1, seed=1)[0].inclusion < 0.1
+    assert rig.reservoir.stock().draw(1, seed=1)[0].inclusion < 0.1
     for _ in range(72):
         rig.now += HOUR
         rig.add("a")
-    drawn = rig.reservoir.draw(100, seed=1)
+    drawn = rig.reservoir.stock().draw(100, seed=1)
     assert len(drawn) == 24
     assert {prompt.inclusion for prompt in drawn} == {1.0}
 
@@ -205,4 +205,6 @@ def test_what_is_kept_does_not_follow_the_text():
     prompts = [made("a", START, number) for number in random.Random(1).sample(range(1, 10**9), 200)]
     rig.reservoir.add(prompts)
     other.reservoir.add(prompts)
-    assert {p.id for p in rig.reservoir.draw(10, 1)} != {p.id for p in other.reservoir.draw(10, 1)}
+    assert {p.id for p in rig.reservoir.stock().draw(10, 1)} != {
+        p.id for p in other.reservoir.stock().draw(10, 1)
+    }

@@ -11,7 +11,7 @@ import tiny_tokenizer
 from pydantic import ValidationError
 from test_preprocess import policy, prompt
 
-from sprout.config import Config, SamplingConfig, load
+from sprout.config import Config, ControlConfig, SamplingConfig, TenantConfig, load
 from sprout.errors import ConfigError, RequestError
 from sprout.request.preprocess import Prepared, Preprocessor
 from sprout.request.sampling import propensity
@@ -261,7 +261,33 @@ def test_the_configuration_reaches_the_model(tmp_path: Path):
     assert PreprocessSettings.read(Parameters(off), "preprocessing_0_0").sample_share == 0
 
 
-@pytest.mark.parametrize("name", ["", "x" * 24, "a,b", "Grüße", "a\nb"])
+@pytest.mark.parametrize(
+    "name", ["", " ", "x" * 24, "a,b", "Grüße", "a\nb", "a\n", " clinic", "clinic "]
+)
 def test_no_name_of_a_tenant_is_named(name: str):
     with pytest.raises(ValidationError, match="refuse_tenants"):
         SamplingConfig(refuse_tenants=(name,))
+
+
+@pytest.mark.parametrize("name", ["", " ", "x" * 24, "Grüße", "a\n", " acme", "acme "])
+def test_no_promise_is_made_to_a_tenant_that_no_request_can_name(name: str):
+    with pytest.raises(ValidationError, match="tenants"):
+        ControlConfig(tenants={name: TenantConfig(opt_out=True)})
+
+
+@pytest.mark.parametrize(
+    ("key", "section"),
+    [
+        (r"evaluate\.sampling\.refuse_tenants", "[evaluate.sampling]\nrefuse_tenants = ['clinic']"),
+        (r"control\.tenants", "[control.tenants.'mail room']\nminimum = 0.9"),
+    ],
+)
+def test_tenants_that_are_not_heard_can_not_be_named(tmp_path: Path, key: str, section: str):
+    file = tmp_path / "sprout.toml"
+    deaf = "[request]\nhints = ['sprout_task', 'sprout_level']\n"
+    file.write_text(deaf + section)
+    with pytest.raises(ConfigError, match=rf"{key} .*request\.hints lacks sprout_tenant"):
+        load(file, environ={})
+    for fine in (deaf, section):
+        file.write_text(fine)
+        assert load(file, environ={})

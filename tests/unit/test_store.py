@@ -14,8 +14,11 @@ from typing import Any
 import pytest
 
 from sprout.config import Config, ControlConfig
-from sprout.control import history, inbox
+from sprout.console.output import grams
+from sprout.console.status import _carbon
+from sprout.control import history, inbox, tables
 from sprout.control.decide import plan
+from sprout.control.grid import DRILL, FORGOTTEN, UNKNOWN
 from sprout.control.inputs import Horizon, inputs_of, priors
 from sprout.control.store import Store
 from sprout.directives import PACKS
@@ -99,6 +102,64 @@ def test_unknown_carbon_is_not_zero(store: Store, tmp_path: Path) -> None:
         assert found.fetchall() == [(0.0, 0.0), (None, None)]
     db.close()
     assert store.totals()[0]["carbon_g"] == 0
+
+
+def priced(version: int, source: str, **fields: Any) -> bytes:
+    intensity = pb.Intensity(
+        g_per_kwh=300,
+        zone="NL",
+        source=source,
+        factor_type=pb.FACTOR_TYPE_DIRECT,
+        signal=pb.SIGNAL_MARGINAL,
+        **fields,
+    )
+    made = pb.Policy(epoch=version >> 32, counter=version & 0xFFFFFFFF, intensity=intensity)
+    return made.SerializeToString()
+
+
+def test_grams_of_two_series_are_never_added(store: Store) -> None:
+    """A source fell back, an operator drilled; one policy knew nothing and one is not stored."""
+    now, a, b = time.time(), "NL a, direct, marginal", "NL b, direct, marginal"
+    for k, body in enumerate(
+        (
+            priced(VERSION + 1, "a"),
+            priced(VERSION + 2, "b"),
+            priced(VERSION + 3, "a", override=True),
+            pb.Policy(epoch=VERSION >> 32, counter=9).SerializeToString(),
+            priced(VERSION + 5, "a"),
+        )
+    ):
+        store.add_policy(VERSION >> 32, VERSION + 1 + k, PACK, now, body)
+    batch = [outcome(k, policy_version=VERSION + k) for k in range(1, 7)]
+    store.add_outcomes(rows(*batch[:2]))
+    store.add_outcomes(rows(*batch))  # two of them again
+    unknown = outcome(8, policy_version=VERSION + 1)
+    unknown.ClearField("carbon_g")
+    store.add_outcomes(rows(unknown, outcome(9, policy_version=VERSION + 1, control=True)))
+    drawn, control = sorted(store.totals(), key=lambda row: row["outcomes"], reverse=True)
+    assert drawn["carbon_g_by_series"] == {a: 1.0, b: 0.5, DRILL: 0.5, UNKNOWN: 0.5, FORGOTTEN: 0.5}
+    assert sum(drawn["carbon_g_by_series"].values()) == pytest.approx(drawn["carbon_g"])
+    assert control["carbon_g_by_series"] == {a: 0.5}
+    store.prune(now + 1e6, 0)  # they outlive outcomes and policies
+    assert store.totals() == sorted([drawn, control], key=lambda row: row["arm"])
+    arm = pb.ArmTotals(**drawn)
+    assert f"500 mg ({b})" in _carbon(arm)
+    assert _carbon(pb.ArmTotals(**control)) == grams(0.5)
+
+
+def test_grams_of_an_older_store_have_no_series(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    old = Store(path)
+    old.add_outcomes(rows(outcome(1)))
+    old.close()
+    with sqlite3.connect(path) as db:  # as version 2 left it
+        db.execute("DROP TABLE grams")
+        db.execute("PRAGMA user_version = 2")
+    db.close()
+    for _ in range(2):  # once
+        store = Store(path)
+        assert store.totals()[0]["carbon_g_by_series"] == {tables.BEFORE_SERIES: 0.5}
+        store.close()
 
 
 def test_totals_by_arm(store: Store) -> None:

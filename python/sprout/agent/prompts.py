@@ -66,6 +66,7 @@ class Prompts:
         self._sent = 0
         self._dropped = 0  # there was no room while the control plane was away
         self._refused = 0  # by the control plane
+        self._failed = 0  # they could not be made ready to travel
 
     def run(self, stop: threading.Event) -> None:
         """Once per interval until `stop`. What is under way then is forgotten."""
@@ -84,7 +85,12 @@ class Prompts:
         for prompt in self._rings.drain():
             if stop.is_set():
                 return
-            message = self._message(prompt, wall_offset_ns)
+            try:
+                message = self._message(prompt, wall_offset_ns)
+            except Exception as error:  # it costs this prompt; its words may quote it
+                log.error("a prompt is dropped: %s", type(error).__name__)
+                self._failed += 1
+                continue
             if message is not None:
                 self._queue.append(message)
         while len(self._queue) > QUEUE:
@@ -105,6 +111,7 @@ class Prompts:
             "prompts_missed": counts.missed,
             "prompts_withheld": self._redactor.withheld if self._redactor else 0,
             "prompts_redaction_failed": self._redactor.failed if self._redactor else 0,
+            "prompts_failed": self._failed,
             "prompts_dropped": self._dropped,
             "prompts_not_taken": self._refused,
             "prompts_sent": self._sent,

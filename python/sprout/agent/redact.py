@@ -6,13 +6,18 @@ each with one, {"text": …} as it should leave the node, or {"text": null} to k
 Whatever else it does (no answer in time, an end, a line that is no such object) costs the prompt in
 question and its process; the next one starts after a back-off. What it writes to its standard error
 is discarded, since it may quote prompts.
+
+It has a session of its own and ends with all that it started there: when its answer is given up,
+when the agent stops, and when the agent is killed.
 """
 
+import contextlib
 import json
 import logging
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -23,6 +28,15 @@ from sprout.errors import ConfigError
 log = logging.getLogger(__name__)
 
 TIMEOUT_S = 5.0  # for one answer
+# The program, and a guard beside it that is not its child. Standard error comes as the reading end
+# of a pipe whose other end the agent alone has, so it ends with the agent however that ended; then
+# the whole group goes. (A parent's death signal would reach the program and nothing it started.)
+_GUARDED = (
+    "/bin/sh",
+    "-c",
+    '( { read -r _ <&2; kill -KILL 0; } </dev/null >/dev/null & ); exec "$@" 2>/dev/null',
+    "redact_command",
+)
 
 
 class _Unanswered(Exception):  # noqa: N818 - never leaves this file
@@ -50,6 +64,8 @@ class Redactor:
         self._backoff_s = backoff_s
         self._timeout_s = timeout_s
         self._child: subprocess.Popen[bytes] | None = None
+        self._lifeline = -1  # the agent's end of the guard's pipe, while there is a child
+        self._killing = threading.Lock()  # whoever holds it knows that the child is not yet reaped
         self._failures = 0  # in a row
         self._not_before = 0.0  # time.monotonic() of the next start
         self._closed = threading.Event()
@@ -65,12 +81,15 @@ class Redactor:
     def _redact(self, text: str) -> str | None:
         try:
             answer = self._ask(text)
-        except (_Unanswered, OSError) as error:
+        except Exception as error:  # whatever it is, it costs this prompt alone
             self.failed += 1
             self._kill()
             if not self._closed.is_set():
-                # Neither the prompt nor the answer: a log is a file on a disk.
-                log.warning("redact_command: %s; the prompt is dropped", error)
+                # Neither the prompt nor the answer: a log is a file on a disk. What others raise
+                # may quote them.
+                ours = isinstance(error, (_Unanswered, OSError))
+                why = error if ours else type(error).__name__
+                log.warning("redact_command: %s; the prompt is dropped", why)
             self._not_before = time.monotonic() + self._backoff_s(self._failures)
             self._failures += 1
             return None
@@ -81,8 +100,9 @@ class Redactor:
     def close(self) -> None:
         """Ends the program, and a `redact` that waits for it."""
         self._closed.set()
-        if (child := self._child) is not None:
-            child.kill()
+        with self._killing:
+            if self._child is not None:
+                _kill_group(self._child)
         with self._busy:  # its pipes are closed under nobody's hands
             self._kill()
 
@@ -93,7 +113,8 @@ class Redactor:
             answer = json.loads(line)
             redacted = answer["text"]
             size = 0 if redacted is None else len(redacted.encode())
-        except (ValueError, TypeError, LookupError, AttributeError):  # UnicodeError: a ValueError
+        # UnicodeError is a ValueError; a line may be 40,000 brackets.
+        except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
             raise _Unanswered('its line is no {"text": …}') from None
         if size > self._longest:
             raise _Unanswered("its text is longer than prompt_bytes")
@@ -105,18 +126,25 @@ class Redactor:
         self._closed.wait(self._not_before - time.monotonic())
         if self._closed.is_set():
             raise _Unanswered("the agent stops")
-        # In the agent's own process group, so that whoever ends the agent ends it too.
-        child = subprocess.Popen(
-            self._command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            bufsize=0,
-        )
+        watched, lifeline = os.pipe()
+        try:
+            child = subprocess.Popen(
+                [*_GUARDED, *self._command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=watched,
+                bufsize=0,
+                start_new_session=True,
+            )
+        except OSError:
+            os.close(lifeline)
+            raise
+        finally:
+            os.close(watched)
         for stream in (child.stdin, child.stdout):
             if stream is not None:
                 os.set_blocking(stream.fileno(), False)
-        self._child = child
+        self._child, self._lifeline = child, lifeline
         if self._closed.is_set():  # by then there was none to kill
             self._kill()
             raise _Unanswered("the agent stops")
@@ -157,11 +185,19 @@ class Redactor:
         return bytes(first)
 
     def _kill(self) -> None:
-        child, self._child = self._child, None
-        if child is None:
-            return
-        child.kill()
-        child.wait()
+        with self._killing:
+            child, self._child = self._child, None
+            if child is None:
+                return
+            _kill_group(child)
+            child.wait()
+        os.close(self._lifeline)
         for stream in (child.stdin, child.stdout):
             if stream is not None:
                 stream.close()
+
+
+def _kill_group(child: subprocess.Popen[bytes]) -> None:
+    """The program and all that it started, at once. Before it is reaped its group is no other's."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)

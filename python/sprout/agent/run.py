@@ -18,7 +18,7 @@ from sprout.agent.policy import boottime_ns
 from sprout.agent.prompts import Prompts
 from sprout.agent.relay import Reporter, Watcher
 from sprout.agent.spool import Spool
-from sprout.config import Config, private_folder
+from sprout.config import Config, no_core_dumps, private_folder
 from sprout.directives import pack
 from sprout.energy.choose import meter
 from sprout.errors import StackError
@@ -50,6 +50,8 @@ def serve(cfg: Config, *, stop: threading.Event | None = None) -> None:
     stop = stop or threading.Event()
     for directory in (cfg.stack.state, cfg.stack.shm):
         private_folder(directory)
+    if cfg.evaluate.sampling.share > 0:
+        no_core_dumps()
     with ExitStack() as exits:
         exits.enter_context(only_one(cfg.stack.state / LOCK))
         exits.enter_context(told_to_stop(stop))

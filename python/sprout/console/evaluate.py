@@ -25,6 +25,7 @@ from sprout.evaluate.run import Evaluation
 from sprout.evaluate.run import Progress as Step
 from sprout.evaluate.session import Options, Session
 from sprout.evaluate.watch import Watch
+from sprout.evaluate.watch import seed as watch_seed
 from sprout.v1 import control_pb2 as pb
 
 log = logging.getLogger(__name__)
@@ -67,16 +68,24 @@ def watch(cfg: Config) -> None:
     """Until SIGTERM or SIGINT."""
     current: list[Evaluation] = []
 
-    def evaluate(why: str) -> pb.Evaluation | None:
-        with operator.control(cfg) as control:
-            options = Options(trigger=why, actor="evaluator")
-            session = Session(cfg, control, grpc_address(cfg), options)
-            try:
-                return session.run(
-                    session.sample(), started=lambda evaluation, _: current.append(evaluation)
-                )
-            finally:
-                current.clear()
+    def started(evaluation: Evaluation, _: Journal) -> None:
+        current.append(evaluation)
+        if watching.stopped:  # before there was anything to cancel
+            evaluation.cancel()
+
+    def evaluate(standing: pb.EvaluationStatus) -> pb.Evaluation | None:
+        options = Options(
+            trigger=standing.why, actor="evaluator", seed=watch_seed(standing.latest.id)
+        )
+        span = None
+        try:
+            with operator.control(cfg) as control, tracked.beside(cfg) as span:
+                session = Session(cfg, control, grpc_address(cfg), options)
+                return session.run(session.sample(), started=started)
+        finally:
+            current.clear()
+            if span is not None:  # of one that failed, too
+                log.info("%s", tracked.line(span))
 
     watching = Watch(lambda: operator.status(cfg), evaluate)
 
@@ -143,6 +152,8 @@ def _saved(cfg: Config) -> dict[str, Any] | None:
     drawn = [arm for name, arm in arms.items() if name in levels]
     if control is None or control.outcomes == 0 or not drawn:
         return None
+    if len({series for arm in (control, *drawn) for series in arm.carbon_g_by_series}) > 1:
+        return {"several_series": True}  # grams of two series are two quantities
     n = sum(arm.outcomes for arm in drawn)
     per_request = control.carbon_g / control.outcomes
     return {
@@ -151,7 +162,8 @@ def _saved(cfg: Config) -> dict[str, Any] | None:
         "estimated": any(arm.energy_estimated for arm in drawn),
         "answers_g": arms["evaluation"].carbon_g if "evaluation" in arms else 0.0,
         "judge_g": sum(cost.judge_g for cost in costs),
-        "judge_known": all(cost.judge_joules > 0 or not cost.judge_calls for cost in costs),
+        "judge_known": not any(cost.judge_joules_unknown for cost in costs),
+        "carbon_unknown": any(cost.carbon_unknown for cost in costs),
     }
 
 
@@ -165,6 +177,8 @@ def _bar(*, json: bool) -> Iterator[Callable[[Step, Journal], None]]:
             said = "" if now.verdict is None else f" · {now.verdict.why}"
             unusable = now.done - now.judged
             left_out = f", {unusable} unusable" if unusable else ""
+            left_out += f", {now.left_out} left out" if now.left_out else ""
+            left_out += f", held back {now.held} times" if now.held else ""
             bar.update(
                 task,
                 total=now.of,

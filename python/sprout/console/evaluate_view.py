@@ -94,8 +94,10 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
     yield (
         f"answers     {cost.get('requests', 0)} requests, {cost.get('output_tokens', 0)} tokens, "
         f"{joules(cost.get('energy_joules', 0.0), cost.get('energy_estimated', False))}, "
-        f"{grams(cost.get('carbon_g', 0.0))}"
+        f"{_grams(cost.get('carbon_g', 0.0), cost.get('carbon_unknown', False))}"
     )
+    if int(cost.get("left_out", 0)):
+        yield f"left out    {cost['left_out']} prompts that the engine did not answer whole"
     if int(cost.get("judge_calls", 0)) or int(cost.get("judge_cached", 0)):
         yield (
             f"judge       {cost.get('judge_calls', 0)} calls, {cost.get('judge_cached', 0)} from "
@@ -106,8 +108,18 @@ def _lines(found: dict[str, Any]) -> Iterator[str]:
                 if cost.get("judge_joules")
                 else "joules not known"
             )
+            + (", of some calls not known" if _partly_known(cost) else "")
             + (f", {cost['judge_price']:.2f} in your currency" if cost.get("judge_price") else "")
         )
+
+
+def _grams(value: float, unknown: bool) -> str:
+    """A sum that may lack some."""
+    return f"at least {grams(value)} (of some answers not known)" if unknown else grams(value)
+
+
+def _partly_known(cost: dict[str, Any]) -> bool:
+    return bool(cost.get("judge_joules_unknown") and cost.get("judge_joules"))
 
 
 def show_share(saved: dict[str, Any] | None) -> None:
@@ -115,12 +127,16 @@ def show_share(saved: dict[str, Any] | None) -> None:
     if saved is None:
         out.print("share       not known: no control group to compare with yet")
         return
+    if saved.get("several_series"):
+        out.print("share       not known: grams of several carbon series don't add up")
+        return
     total = saved["attributed_g"]
     took = saved["answers_g"] + saved["judge_g"]
     share = f": {100 * took / total:.2g} %" if total > 0 else ""
     judge = "" if saved["judge_known"] else ", without judges whose joules are not known"
+    all_took = _grams(took, saved["carbon_unknown"]) + judge
     out.print(
-        f"share       all evaluations so far: {grams(took)}{judge}, against "
+        f"share       all evaluations so far: {all_took}, against "
         f"{grams(total) if total > 0 else 'nothing'} that the receipts of {saved['requests']} "
         f"requests under the policy say less than the control group's{share}",
         markup=False,

@@ -215,6 +215,14 @@ def _nodes(message: pb.Status) -> None:
         )
 
 
+def _carbon(arm: pb.ArmTotals) -> str:
+    """Grams of several series stand beside each other, never added."""
+    apart = arm.carbon_g_by_series
+    if len(apart) < 2:
+        return grams(arm.carbon_g)
+    return "\n".join(f"{grams(apart[series])} ({series})" for series in sorted(apart))
+
+
 def _arms(message: pb.Status) -> None:
     if not message.arms:
         return
@@ -230,6 +238,6 @@ def _arms(message: pb.Status) -> None:
             f"{arm.output_tokens / n:.1f}",
             joules(arm.energy_joules, arm.energy_estimated),
             f"{arm.energy_joules / n:.3g}",
-            grams(arm.carbon_g),
+            _carbon(arm),
         )
     out.print(table)

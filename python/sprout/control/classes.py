@@ -134,6 +134,7 @@ class Classes:
             covariance=of.covariance,
             judged=of.judged,
             shrunk=of.shrunk,
+            weight_share=of.weight_share,
         )
 
 

@@ -49,10 +49,12 @@ def plan(inputs: Inputs) -> Plan:
     shares, groups, active = made.shares, decided, made.active
     would_be: tuple[float, ...] = ()
     told = shares, decided  # what is expected is of these
+    # L0 for everybody; but whom nothing is drawn for stays named, for whoever measures by it.
+    apart = tuple(group for group in decided if group.opted_out)
     if inputs.paused:
-        groups = ()
+        groups = apart
     elif inputs.held:
-        would_be, shares, groups = made.shares, joint.all_l0(len(profile)), ()
+        would_be, shares, groups = made.shares, joint.all_l0(len(profile)), apart
         active = inputs.held
         told = told if inputs.held == "shadow" else (shares, ())
     means = expected.of_all(inputs, *told, k0)

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,8 @@ from sprout.v1 import control_pb2 as pb
 LOG = logging.getLogger(__name__)
 
 EVERY_S = 10.0  # a look; the rules are of hours, but prompts arrive in seconds
+TESTS = "drift_tests"  # a setting of the store
+MOST_SERIES = 100  # of tests; the one tested longest ago is forgotten
 PAST = timedelta(days=28)  # of intensities, for means and forecasts
 NEVER = "evaluations run only when an operator starts one (evaluate.schedule.rule)"
 NO_GRID = "no carbon intensity is known"
@@ -39,7 +42,7 @@ class Standing:
 
 
 class Due:
-    """`look` in one thread at a time; `tell` on the event loop's."""
+    """`look` in one thread at a time; `prompts` and `tell` on the event loop's."""
 
     def __init__(
         self,
@@ -56,14 +59,18 @@ class Due:
         # A trace that is played faster has its own clock; evaluations are dated by ours.
         replayed = config.carbon.sources[0] == "trace"
         self._speed = config.carbon.trace_speed if replayed else 1.0
+        # Of a trace that is played faster no hour is skipped, unless the loop itself skips it.
+        self.every_s = min(EVERY_S, max(config.control.interval_s, EVERY_S / self._speed))
         self._least = None if config.evaluate.prompts_file else self._schedule.least_prompts
-        self.prompts: Callable[[], int] = lambda: 0  # that are kept for evaluations
+        # That are kept for evaluations; their owner is the event loop's thread.
+        self.prompts: Callable[[], int] = lambda: 0
         self._compared: tuple[str, str] = ("", "")  # the latest evaluation, and what drifted
         self.standing = Standing()
 
-    def look(self) -> None:
-        """ControlError where the store fails; the last standing stays then."""
-        found = self._with_prompts(self._due())
+    def look(self, kept: int) -> None:
+        """With so many prompts kept. ControlError where the store fails; the last standing stays
+        then."""
+        found = self._with_prompts(self._due(), kept)
         self.standing = Standing(found.due, found.why, found.expected_at, self._drift())
 
     def tell(self, status: pb.EvaluationStatus) -> None:
@@ -75,9 +82,8 @@ class Due:
             # It ended since the last look: two in a row would be one too many.
             status.due, status.why = False, "an evaluation has just ended"
 
-    def _with_prompts(self, found: Standing) -> Standing:
+    def _with_prompts(self, found: Standing, kept: int) -> Standing:
         """With too few to say anything it waits for more."""
-        kept = self.prompts()
         if not found.due or self._least is None or kept >= self._least:
             return found
         return replace(
@@ -135,12 +141,20 @@ class Due:
         return self._compared[1]
 
     def _tested(self, old: pb.Evaluation, new: pb.Evaluation) -> str:
-        number = max(1, self._store.count_evaluations() - 1)  # of tests so far, this one included
+        tests: dict[str, list[Any]] = self._store.setting(TESTS) or {}
+        series = _series(new)
+        number, last = tests.pop(series, [0, ""])
+        if last != new.id:  # else a restart repeats the test
+            number += 1
         try:
             found = drift.drift(_measured(old), _measured(new), test=number)
         except ValueError as error:
             LOG.warning("two evaluations can't be compared: %s", error)
             return ""
+        # Before anything is said of it: a number that was lost would be used twice. Evaluations are
+        # pruned; their number is not.
+        tests[series] = [number, new.id]
+        self._store.set_setting(TESTS, dict(list(tests.items())[-MOST_SERIES:]))
         if found.alert:
             LOG.warning("evaluation %s: %s", new.id, found.what)
             return found.what
@@ -149,11 +163,13 @@ class Due:
 
 def _comparable(old: pb.Evaluation, new: pb.Evaluation) -> bool:
     """Judged alike, so that what differs is not the judge."""
-    return (old.judge_version, old.method, old.prompts.split(" ")[0]) == (
-        new.judge_version,
-        new.method,
-        new.prompts.split(" ")[0],
-    ) and all(any(c.covariance for c in e.classes) for e in (old, new))
+    known = all(any(c.covariance for c in e.classes) for e in (old, new))
+    return known and _series(old) == _series(new)
+
+
+def _series(e: pb.Evaluation) -> str:
+    """Of evaluations that can be compared: pack, method, where prompts come from, judge."""
+    return f"{e.pack_hash:016x} {e.method} {e.prompts.split(' ')[0]} {e.judge_version}"
 
 
 def _measured(message: pb.Evaluation) -> drift.Measured:

@@ -20,6 +20,7 @@ from sprout.control.notes import Note
 # Grams of requests whose series is none of the grid's.
 DRILL = "an operator's intensity, not the grid's"
 FORGOTTEN = "a policy that is no longer stored"
+UNKNOWN = "a policy that knew no intensity"
 
 
 def title(series: Series) -> str:
@@ -39,9 +40,14 @@ def series_of(made: Note | None) -> Series | None:
 
 
 def grams_as(made: Note | None) -> str:
-    """What the grams of requests under a policy are a part of; None: it is not stored any more."""
-    if made is None or made.series is None:
+    """What the grams of requests under a policy are a part of: its series, or why there is none.
+
+    made: None where the policy is not stored any more.
+    """
+    if made is None:
         return FORGOTTEN
+    if made.series is None:
+        return UNKNOWN
     return DRILL if made.overridden else title(made.series)
 
 

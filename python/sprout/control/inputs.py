@@ -42,6 +42,7 @@ class Group:
     covariance: Matrix = ()  # (levels, levels) of its own q; (): that of all requests
     judged: int = 0  # prompts of its own behind q
     shrunk: float = 0.0  # 0: q is its own … 1: that of all requests
+    weight_share: float = 0.0  # of what all judged prompts stand for; 0: not known
     previous: tuple[float, ...] | None = None  # as in Inputs; None: the default's
 
     @property
@@ -74,6 +75,8 @@ class Inputs:
     covariance: Matrix = ()  # (levels, levels) of q; (): not known
     judged: int = 0  # prompts behind q
     confidence: float = 0.5  # that the floor holds, where there is a covariance; 0.5: the plain one
+    # of a mix set beforehand, or of whichever is chosen by these estimates; see optimize/choice.py
+    confidence_of: Literal["mix", "choice"] = "mix"
     against: Literal["own", "pooled"] = "own"  # which L0 the preference of a class is relative to
     groups: tuple[Group, ...] = ()
 
@@ -127,5 +130,6 @@ def inputs_of(
         exploration_share=config.control.exploration_share,
         mode=config.control.mode,
         confidence=config.control.confidence,
+        confidence_of=config.control.confidence_of,
         against=config.control.class_against,
     )

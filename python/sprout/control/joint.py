@@ -176,7 +176,11 @@ def _problem(
         carry_request_points=horizon.carry_request_points if horizon else 0.0,
         against=inputs.against,
         previous=previous,
-        certainty=Certainty(inputs.confidence, covariance(rows)) if _sure(inputs) else None,
+        certainty=(
+            Certainty(inputs.confidence, covariance(rows), inputs.confidence_of)
+            if _sure(inputs)
+            else None
+        ),
     )
 
 
@@ -189,8 +193,8 @@ def covariance(rows: Sequence[Group]) -> Array:
 
     Rows without a q of their own (tenants) have the default's, judgment for judgment. That of a
     class is (1 - s) its own + s the default's, s = `shrunk`; classes are judged apart, but the
-    default's q is the mean of all judgments, and a class's are the share f = its prompts / all
-    prompts of them:
+    default's q is the mean of all judgments, weighted by the requests that they stand for, and the
+    share f of the weight is a class's (of its prompts where no weights are told):
 
         cov(class, default) = (1 - s) f S_class + s S_default        cov(c, d) = s_c s_d S_default
 
@@ -218,7 +222,7 @@ def _block(rows: Sequence[Group], i: int, j: int, whole: Array) -> Array:
         return np.array(a.covariance)
     if j > 0:
         return np.asarray(a.shrunk * b.shrunk * whole)
-    share = min(1.0, a.judged / max(b.judged, 1))
+    share = a.weight_share or min(1.0, a.judged / max(b.judged, 1))
     return np.asarray((1 - a.shrunk) * share * np.array(a.covariance) + a.shrunk * whole)
 
 

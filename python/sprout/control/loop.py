@@ -15,13 +15,12 @@ from typing import Any
 
 from sprout.carbon import Feed, Intensity
 from sprout.config import Config
-from sprout.control import due, history, publisher
+from sprout.control import history, publisher
 from sprout.control.audit import Audit
 from sprout.control.blocks import Blocks
 from sprout.control.budget import Budget, Worth
 from sprout.control.capacity import EVERY_S, Capacity
 from sprout.control.classes import Classes
-from sprout.control.decide import plan
 from sprout.control.due import Due
 from sprout.control.evaluations import Evaluations
 from sprout.control.guard import Guard
@@ -32,6 +31,7 @@ from sprout.control.pin import Pin, Window
 from sprout.control.plan import Plan
 from sprout.control.publisher import Publisher
 from sprout.control.quality import Quality
+from sprout.control.solved import Solved, same
 from sprout.control.store import Store
 from sprout.control.trigger import trigger
 from sprout.control.wishes import Change, Wishes
@@ -126,6 +126,11 @@ class Loop:
         self._unsaved: dict[int, tuple[int, int, int, float, bytes, str]] = {}
         self._failures: dict[str, str] = {}  # by task
         self._plan: Plan | None = None  # what the policy in force was made from
+        self._made_from: Inputs | None = None  # and the plan from
+        self._publications = 0
+        self._solved = Solved()
+        self._solving = asyncio.Lock()
+        self._deciding: set[asyncio.Task[pb.Policy]] = set()  # held, so that they run to their end
         self.started_at = wall()
         # Above every epoch before it, even if the clock was set back in between.
         epoch = max(int(self.started_at), store.last_epoch() + 1)
@@ -228,8 +233,15 @@ class Loop:
     async def _wish(
         self, why: str, key: str, write: Callable[[], None], by: Caller, change: Change
     ) -> pb.Policy:
-        policy = self._publish(why)
         self.audit.note(self._wall(), by, why, *change)
+        deciding = asyncio.create_task(self._decide(why))
+        self._deciding.add(deciding)
+        deciding.add_done_callback(self._deciding.discard)
+        try:
+            policy = await asyncio.shield(deciding)
+        except asyncio.CancelledError:  # whoever asked for it is gone; the wish stands
+            self._unstored[key] = (write, f"{key} may not be stored")
+            raise
         await self._keep(key, write)
         await self._keep("policy", self._store_policies)
         await self._keep("audit", self.audit.flush)
@@ -270,7 +282,7 @@ class Loop:
         """Until cancelled. A failure is a reason, never the end."""
         await self._guarded("poll", asyncio.to_thread(self._feed.restore))
         if self._pause is not None:
-            self._publish("start")
+            await self._decide("start")
         remote = self._feed.remote
         # It may take its time-out; what was stored will do until it has answered.
         if remote and self._feed.last() is None:
@@ -299,12 +311,11 @@ class Loop:
             self._facts = await asyncio.to_thread(self._look)
         await self._guarded("guard", self._judge())
         control = self._config.control
-        inputs = self._inputs()[0]
-        # A budget for many classes takes seconds: operators are heard meanwhile.
-        solved = await asyncio.to_thread(plan, inputs)
+        async with self._solving:
+            _, _, made = await self._solve()
         why = trigger(
             self._plan,
-            self._with_reasons(solved),
+            self._with_reasons(made),
             intensity_g_per_kwh=control.republish_intensity_g_per_kwh,
             profile_ratio=control.republish_profile_ratio,
         )
@@ -312,7 +323,7 @@ class Loop:
         if why is None and self.publisher.since_published_s() >= control.republish_s:
             why = "time"
         if why is not None:
-            self._publish(why, (inputs, solved))
+            await self._decide(why)
             await self._keep("policy", self._store_policies)
         elif self.publisher.since_issued_s() >= control.ttl_s / RENEWALS_PER_TTL:
             self.publisher.renew()
@@ -349,9 +360,13 @@ class Loop:
 
     async def _due_forever(self) -> None:
         while True:
-            await self._guarded("evaluations", asyncio.to_thread(self.due.look))
+            await self._guarded("evaluations", self._look_due())
             known = self._feed.last() is not None  # else a source that is slow to answer
-            await asyncio.sleep(due.EVERY_S if known else self._config.control.interval_s)
+            await asyncio.sleep(self.due.every_s if known else self._config.control.interval_s)
+
+    async def _look_due(self) -> None:
+        kept = self.due.prompts()  # here, on the loop's thread, which alone may touch them
+        await asyncio.to_thread(self.due.look, kept)
 
     def _prune(self) -> None:
         control = self._config.control
@@ -481,15 +496,45 @@ class Loop:
                 reasons.pop(kind, None)
         return replace(made, degraded={**made.degraded, **reasons})
 
-    def _publish(self, why: str, solved: tuple[Inputs, Plan] | None = None) -> pb.Policy:
-        """solved: a plan that was made already; of use if its inputs still are the present ones."""
-        inputs, self._pin = self._inputs()
-        fits = solved is not None and solved[0] == inputs
-        made = self._with_reasons(solved[1] if solved is not None and fits else plan(inputs))
+    async def _decide(self, why: str) -> pb.Policy:
+        """Solve what is wanted now and put it in force.
+
+        What takes no solver (a pause, a pin) is in force at once, though a solve may run; that one
+        then is of inputs that are not the present ones, and is not published over it. The newest
+        wish wins: one that another's policy already follows needs none of its own.
+        """
+        inputs, pin = self._inputs()
+        made = self._solved.known(inputs)
+        if made is not None:
+            return self._publish(why, inputs, pin, made)
+        before = self._publications
+        async with self._solving:
+            inputs, pin, made = await self._solve()
+            policy = self.publisher.policy()
+            if policy is not None and self._publications > before and same(self._made_from, inputs):
+                return policy
+            return self._publish(why, inputs, pin, made)
+
+    async def _solve(self) -> tuple[Inputs, Pin | None, Plan]:
+        """The plan for the inputs as they are when it is done. Under `_solving`.
+
+        In a thread: a budget for many classes takes seconds, and operators are heard meanwhile.
+        """
+        while True:
+            inputs, pin = self._inputs()
+            made = self._solved.known(inputs)
+            if made is not None:
+                return inputs, pin, made
+            await asyncio.to_thread(self._solved.solve, inputs)
+
+    def _publish(self, why: str, inputs: Inputs, pin: Pin | None, made: Plan) -> pb.Policy:
+        """inputs: the present ones. Without a pause of the event loop since they were read."""
+        made = self._with_reasons(made)
         if "solver" in made.degraded:
             LOG.error("%s", made.degraded["solver"])
         value, overridden = self._intensity()
-        self._plan = made
+        self._plan, self._made_from, self._pin = made, inputs, pin
+        self._publications += 1
         policy = self.publisher.publish(
             made,
             value,

@@ -151,7 +151,6 @@ class Decisions(Collector):
         totals = self._store.totals()
         columns = {
             "sprout_energy_joules": ("energy_joules", "Energy that requests used."),
-            "sprout_carbon_grams": ("carbon_g", "Operational and embodied carbon of requests."),
             "sprout_output_tokens": ("output_tokens", "Tokens that were generated."),
         }
         for name, (column, text) in columns.items():
@@ -159,6 +158,15 @@ class Decisions(Collector):
             for row in totals:
                 family.add_metric([row["arm"]], row[column])
             yield family
+        carbon = CounterMetricFamily(
+            "sprout_carbon_grams",
+            "Operational and embodied carbon of requests.",
+            labels=["arm", "series"],
+        )
+        for row in totals:
+            for series, carbon_g in sorted(row["carbon_g_by_series"].items()):
+                carbon.add_metric([row["arm"], series], carbon_g)
+        yield carbon
         estimated = GaugeMetricFamily(
             "sprout_energy_estimated", "1: at least some of it is from a model.", labels=["arm"]
         )

@@ -27,7 +27,7 @@ LOG = logging.getLogger(__name__)
 MAX_PROMPTS = 256  # of a report
 MAX_PROMPT_BYTES = 65_536  # the most that `evaluate.sampling.prompt_bytes` allows
 MAX_DRAW = 1000
-MAX_WITHOUT = 100_000  # the most that `evaluate.sampling.reservoir_prompts` allows
+MAX_WITHOUT = 20_000  # the most that `evaluate.sampling.reservoir_prompts` allows
 DRAW_BYTES = 4 << 20  # of an answer; half of what a message may have
 FORGET_S = 60.0
 WRONG: dict[str, Callable[[pb.SampledPrompt], bool]] = {
@@ -77,7 +77,14 @@ class PromptCalls(Operators):
         except ValueError as error:
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         by = await self._by(request, context)
-        found = self._reservoir.draw(request.count, request.seed, frozenset(request.without))
+        # Looking through all of them takes a while: in a thread, so that nobody waits.
+        found = await asyncio.to_thread(
+            self._reservoir.stock().draw,
+            request.count,
+            request.seed,
+            frozenset(request.without),
+            request.total,
+        )
         prompts = within(found, DRAW_BYTES)
         LOG.info("%s: drew %d prompts", by.who, len(prompts))
         drawn = {"count": len(prompts), "seed": request.seed}

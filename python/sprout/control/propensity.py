@@ -41,7 +41,8 @@ def served(message: bytes) -> Served | None:
     if not policy.shares:
         return None
     if policy.paused:
-        return Served((1.0, *(0.0 for _ in policy.shares[1:])))
+        l0 = (1.0, *(0.0 for _ in policy.shares[1:]))
+        return Served(l0, opted_out=opted_out(policy))
     drawn = (1 - policy.control_share) * policy.canary_share
 
     def over_arms(mix: Sequence[pb.LevelShare]) -> Shares:

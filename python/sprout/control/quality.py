@@ -25,6 +25,7 @@ MAX_NAME = 64  # characters of an id or a judge
 MAX_TEXT = 500
 MAX_BIAS = 16
 MAX_PREFERENCE = 2.0  # 2 P(preferred to L0)
+ROUNDING = 1e-9  # of it, and of shares: weighted sums go over by as much
 SKEW_S = 300.0  # that another machine's clock may be ahead
 
 Matrix = tuple[tuple[float, ...], ...]
@@ -36,6 +37,7 @@ class ClassQuality:
     covariance: Matrix  # (levels, levels) of the estimates; (): not known
     judged: int  # prompts
     shrunk: float  # 0: its own judgments alone … 1: those of all classes
+    weight_share: float = 0.0  # of the requests that all prompts stand for; 0: not known
 
     @property
     def errors(self) -> tuple[float | None, ...]:
@@ -83,7 +85,13 @@ def quality(message: pb.Evaluation) -> Quality:
 def _class(message: pb.ClassQuality, levels: int) -> ClassQuality:
     flat = list(message.covariance)
     rows = tuple(tuple(flat[i : i + levels]) for i in range(0, len(flat), levels))
-    return ClassQuality(tuple(message.preference), rows, message.judged, message.shrunk)
+    return ClassQuality(
+        tuple(min(q, MAX_PREFERENCE) for q in message.preference),
+        rows,
+        message.judged,
+        min(message.shrunk, 1.0),
+        min(message.weight_share, 1.0),
+    )
 
 
 def checked(message: pb.Evaluation, pack: Pack, now: float) -> None:
@@ -142,7 +150,7 @@ def _check_class(c: pb.ClassQuality, levels: int) -> None:
     if len(c.preference) != levels:
         raise ValueError(f"{len(c.preference)} preferences for {levels} levels")
     for q in c.preference:
-        if not 0 <= q <= MAX_PREFERENCE:  # nor NaN
+        if not 0 <= q <= MAX_PREFERENCE * (1 + ROUNDING):  # nor NaN
             raise ValueError(f"preference must be in 0 to {MAX_PREFERENCE:g}: {q}")
     if c.task == "" and c.preference[0] == 0:
         raise ValueError("L0 has no preference: nothing can be compared with it")
@@ -151,14 +159,20 @@ def _check_class(c: pb.ClassQuality, levels: int) -> None:
             raise ValueError(f"{len(c.covariance)} covariances for {levels} levels")
         s = np.array(c.covariance).reshape(1, levels, levels)
         Certainty(0.5, s).check(1, levels)  # finite, symmetric, no negative variance
+    _check_intervals(c, levels)
+    for name in ("shrunk", "weight_share"):
+        share = getattr(c, name)
+        if not 0 <= share <= 1 + ROUNDING:
+            raise ValueError(f"{name} must be in 0 to 1: {share}")
+
+
+def _check_intervals(c: pb.ClassQuality, levels: int) -> None:
     for name in ("low", "high"):
         ends = getattr(c, name)
         if len(ends) not in (0, levels) or not all(0 <= v < math.inf for v in ends):
             raise ValueError(f"{name} must be {levels} finite numbers, not negative, or none")
     if len(c.low) != len(c.high) or any(a > b for a, b in zip(c.low, c.high, strict=True)):
         raise ValueError("low and high are no intervals")
-    if not 0 <= c.shrunk <= 1:
-        raise ValueError(f"shrunk must be in 0 to 1: {c.shrunk}")
 
 
 def _check_numbers(message: pb.Evaluation) -> None:

@@ -10,19 +10,23 @@ bottom-k sketches", PODC 2007), and to divide by the chance gives unbiased total
 Where a class has become rare its chance is raised again, for prompts from then on. Draws use the
 lowest chance within the retention alone, so that older and newer prompts are drawn alike; what a
 raised chance keeps on top is drawn once the older prompts are forgotten.
+
+Prompts whose level the client chose are not kept: no policy decides on their like, so they must
+neither be drawn nor counted in what a drawn one stands for.
 """
 
 import logging
-import random
+import math
 import secrets
 import time
 from bisect import insort
 from collections import deque
-from collections.abc import Callable, Iterable, Set
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from operator import attrgetter
 
+from sprout.control.draw import Drawable, Stock
 from sprout.v1 import control_pb2 as pb
 
 LOG = logging.getLogger(__name__)
@@ -43,6 +47,7 @@ class _Class:
     """Of one task class; times in seconds since 1970."""
 
     newest: float
+    oldest: float = math.inf  # nothing that is kept is older; it may be younger
     kept: list[_Kept] = field(default_factory=list)  # by u
     # (since, chance), both rising: prompts from then on are kept if their u is under it. The first
     # also holds for all before.
@@ -62,6 +67,7 @@ class _Class:
         if new.u >= chance:
             return False
         insort(self.kept, new, key=attrgetter("u"))
+        self.oldest = min(self.oldest, new.at)
         return True
 
     def give_up(self) -> _Kept:
@@ -80,9 +86,11 @@ class _Class:
 
     def forget(self, before: float) -> list[_Kept]:
         """What is as old; the steps that held for it alone go too."""
-        old = [each for each in self.kept if each.at <= before]
-        if old:
+        old: list[_Kept] = []
+        if self.oldest <= before:  # else there is nothing to look through
+            old = [each for each in self.kept if each.at <= before]
             self.kept = [each for each in self.kept if each.at > before]
+            self.oldest = min((each.at for each in self.kept), default=math.inf)
         while len(self.steps) > 1 and self.steps[1][0] <= before:
             self.steps.popleft()
         return old
@@ -105,6 +113,7 @@ class Reservoir:
         self._ids: set[int] = set()
         self._salt = secrets.token_bytes(16) if salt is None else salt
         self.pooled = 0  # prompts of classes that there was no room for
+        self.chosen = 0  # prompts that were not kept because the client chose their level
 
     def add(self, prompts: Iterable[pb.SampledPrompt]) -> int:
         """How many of them are kept now. One that came before counts and changes nothing."""
@@ -113,6 +122,9 @@ class Reservoir:
         for prompt in prompts:
             at = min(prompt.sampled_at.ToNanoseconds() / 1e9, now)
             if at <= now - self._retention_s:
+                continue
+            if prompt.pinned or prompt.off:
+                self.chosen += 1
                 continue
             ids.append(prompt.id)
             if prompt.id in self._ids:
@@ -127,39 +139,24 @@ class Reservoir:
                 self._ids.remove(most.give_up().prompt.id)
         return sum(i in self._ids for i in ids)
 
-    def draw(
-        self, count: int, seed: int, without: Set[int] = frozenset()
-    ) -> list[pb.SampledPrompt]:
-        """At most `count` prompts in random order, the classes in equal parts as far as they last.
-
-        The same prompts for the same seed while the same are kept. `inclusion` is set: the chance
-        that each prompt of its class had of being among those that this was drawn from.
-        """
+    def stock(self) -> Stock:
+        """What there is to draw from, as of now; for any thread."""
         self.forget()
-        choice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
-        groups = []
-        for name in sorted(self._classes):
-            group = self._classes[name]
-            left = [each.prompt for each in group.drawable() if each.prompt.id not in without]
-            left.sort(key=attrgetter("id"))
-            groups.append((left, group.chance))
-        choice.shuffle(groups)
-        groups.sort(key=lambda each: len(each[0]))  # those that don't last leave the rest to others
-        drawn: list[pb.SampledPrompt] = []
-        for i, (left, chance) in enumerate(groups):
-            part = min(len(left), (count - len(drawn)) // (len(groups) - i))
-            for prompt in choice.sample(left, part):
-                copy = pb.SampledPrompt()
-                copy.CopyFrom(prompt)
-                copy.inclusion = chance
-                drawn.append(copy)
-        choice.shuffle(drawn)
-        return drawn
+        found = {}
+        for name, group in self._classes.items():
+            prompts = [each.prompt for each in group.drawable()]
+            found[name] = Drawable(group.chance, prompts)
+        return Stock(found)
 
     def counts(self) -> dict[str, int]:
         """Prompts that are kept, by class."""
         self.forget()
         return {name: len(group.kept) for name, group in sorted(self._classes.items())}
+
+    def size(self) -> int:
+        """Prompts that are kept."""
+        self.forget()
+        return len(self._ids)
 
     def tell(self, status: pb.EvaluationStatus) -> None:
         """Adds them to where q stands."""

@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from sprout.carbon import Feed, make_chain
-from sprout.config import Config, private_folder
+from sprout.config import Config, no_core_dumps, private_folder
 from sprout.control.exposition import Exposition
 from sprout.control.loop import Loop
 from sprout.control.metrics import registry_of
@@ -80,9 +80,10 @@ async def _run(config: Config, store: Store, port_file: Path, stop: asyncio.Even
     registry, counted = registry_of(loop, store, overview, asyncio.get_running_loop())
     sampling, reservoir = config.evaluate.sampling, None
     if sampling.share > 0:
+        no_core_dumps()
         reservoir = Reservoir(sampling.reservoir_prompts, sampling.retention_hours * 3600)
         loop.evaluations.tellers.append(reservoir.tell)
-        loop.due.prompts = lambda kept=reservoir: sum(kept.counts().values())
+        loop.due.prompts = reservoir.size
     server = Server(control, Service(loop, store, overview, counted, reservoir))
     exposition = Exposition(control, registry)
     overview.metrics_address = exposition.address

@@ -3,7 +3,8 @@
 
 64-bit identifiers are unsigned on the wire; SQL integers are signed, so they are stored as their
 two's complement. Times are seconds since 1970. Outcomes are unique by (segment_uid, ticket).
-Totals by arm are kept up in the same transaction, so they outlive pruned outcomes.
+Totals by arm are kept up in the same transaction, so they outlive pruned outcomes; their grams by
+series of the intensity too, since those of two are not to be added.
 Commits are synced to disk (synchronous=FULL): agents forget what has been acknowledged.
 """
 
@@ -18,13 +19,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import sqlalchemy as sa
+from google.protobuf.message import DecodeError
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import SQLAlchemyError
 
 from sprout.carbon.intensity import Intensity, Series
 from sprout.control import propensity
 from sprout.control import tables as t
+from sprout.control.grid import FORGOTTEN, grams_as
 from sprout.control.inbox import Row
+from sprout.control.notes import note
 from sprout.control.propensity import Served
 from sprout.control.recent import Recent
 from sprout.control.rows import AuditEntry, BlockRow, Feedback, Reading, Switchback
@@ -53,6 +57,14 @@ ON CONFLICT (arm) DO UPDATE SET
     carbon_g = carbon_g + excluded.carbon_g,
     output_tokens = output_tokens + excluded.output_tokens,
     energy_estimated = max(energy_estimated, excluded.energy_estimated)
+"""
+_PRICED = """
+SELECT arm, policy_version, total(carbon_g) FROM outcomes
+WHERE id > ? AND carbon_g IS NOT NULL GROUP BY arm, policy_version
+"""
+_ADD_GRAMS = """
+INSERT INTO grams (arm, series, carbon_g) VALUES (?, ?, ?)
+ON CONFLICT (arm, series) DO UPDATE SET carbon_g = carbon_g + excluded.carbon_g
 """
 # Along the index `profile`, from its end: reads as many rows as it gives.
 _SAMPLES = """
@@ -90,6 +102,7 @@ class Store:
         self.revision = 0  # moves with the outcomes kept: who saw this one has seen them all
         self._count = Lock()
         self._propensities: dict[int, Served | None] = {}
+        self._series: dict[int, str] = {}  # by policy version, as columns hold it
         self._write = Lock()  # one writer at a time, rather than SQLITE_BUSY among our own threads
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
         sa.event.listen(self._engine, "connect", _pragmas)
@@ -97,10 +110,10 @@ class Store:
             made_by = db.scalar(sa.text("PRAGMA user_version"))
             if made_by not in (0, *t.UPGRADES, t.VERSION):
                 raise ControlError(f"store {path}: made by another version of Sprout ({made_by})")
+            t.METADATA.create_all(db)
             for version in range(made_by or t.VERSION, t.VERSION):
                 for change in t.UPGRADES[version]:
                     db.execute(sa.text(change))
-            t.METADATA.create_all(db)
             db.execute(sa.text(f"PRAGMA user_version = {t.VERSION}"))
         path.chmod(0o600)
 
@@ -122,6 +135,7 @@ class Store:
             if stored:
                 db.exec_driver_sql(_ADD_TOTALS, (before,))
                 db.exec_driver_sql(_ADD_ENDINGS, (before,))
+                self._add_grams(db, before)
         if stored:
             self._changed()
         return stored
@@ -137,15 +151,36 @@ class Store:
             found.update((row[0], row[1]) for row in db.exec_driver_sql(query, tuple(part)))
         return found
 
+    def _add_grams(self, db: sa.Connection, before: int) -> None:
+        """Of the outcomes after an id, to their series'."""
+        priced = db.exec_driver_sql(_PRICED, (before,)).fetchall()
+        if len(self._series) > LOOKUP:
+            self._series = {}
+        wanted = sorted({row[1] for row in priced} - self._series.keys())
+        for first in range(0, len(wanted), LOOKUP):
+            part = wanted[first : first + LOOKUP]
+            marks = ", ".join("?" * len(part))
+            query = f"SELECT version, message FROM policies WHERE version IN ({marks})"  # noqa: S608
+            rows = db.exec_driver_sql(query, tuple(part))
+            self._series.update((row[0], _series(row[1])) for row in rows)
+        grams = [(arm, self._series.get(version, FORGOTTEN), g) for arm, version, g in priced]
+        if grams:
+            db.exec_driver_sql(_ADD_GRAMS, grams)
+
     def _changed(self) -> None:
         with self._count:
             self.revision += 1
 
     def totals(self) -> list[dict[str, Any]]:
-        """By arm, of all outcomes ever stored."""
+        """By arm, of all outcomes ever stored; carbon_g_by_series: of each, as grid.grams_as names
+        it, or tables.BEFORE_SERIES."""
+        by_arm: dict[str, dict[str, float]] = {}
         with self._reading() as db:
             rows = db.execute(sa.select(t.TOTALS).order_by(t.TOTALS.c.arm)).mappings()
-            return [dict(row) for row in rows]
+            totals = [dict(row) for row in rows]
+            for arm, series, carbon_g in db.execute(sa.select(t.GRAMS)):
+                by_arm.setdefault(arm, {})[series] = carbon_g
+        return [row | {"carbon_g_by_series": by_arm.get(row["arm"], {})} for row in totals]
 
     def endings(self) -> list[tuple[str, int, int]]:
         """(arm, sprout.v1.Ending, how many) of all outcomes ever stored."""
@@ -327,11 +362,6 @@ class Store:
                     raise ValueError(f"there is no evaluation {before!r}")
                 query = query.where(sa.tuple_(e.finished_at, e.number) < sa.tuple_(*at))
             return list(db.scalars(query))
-
-    def count_evaluations(self) -> int:
-        """Of every pack."""
-        with self._reading() as db:
-            return int(db.scalar(sa.select(sa.func.count()).select_from(t.EVALUATIONS)) or 0)
 
     # --- audit -------------------------------------------------------------------------------
 
@@ -598,9 +628,20 @@ class Store:
             yield db
 
 
+def _series(policy: bytes) -> str:
+    """What the grams of requests under a stored policy are a part of."""
+    try:
+        return grams_as(note(policy))
+    except DecodeError:
+        return FORGOTTEN
+
+
 def _timeless(evaluation: bytes) -> bytes:
-    """What it found: who reports again what was not acknowledged may stamp it anew."""
+    """What it found: who reports again what was not acknowledged may stamp it anew, and do so for
+    another reason; and it may have stopped for another one, where nothing was left to be judged."""
     message = pb.Evaluation.FromString(evaluation)
+    for told in ("trigger", "stopped"):
+        message.ClearField(told)
     message.ClearField("started_at")
     message.ClearField("finished_at")
     return message.SerializeToString(deterministic=True)

@@ -10,10 +10,17 @@ from sqlalchemy.engine import Dialect
 from sprout.v1 import control_pb2 as pb
 
 METADATA = sa.MetaData()
-VERSION = 2  # SQLite's user_version: raised with every change to these tables
-# By the version that an older store is of: what makes it one of the next. New tables come by
-# themselves.
-UPGRADES = {1: ("ALTER TABLE outcomes ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",)}
+VERSION = 3  # SQLite's user_version: raised with every change to these tables
+BEFORE_SERIES = "before series were kept apart"
+# By the version that an older store is of: what makes it one of the next. New tables are there by
+# then.
+UPGRADES = {
+    1: ("ALTER TABLE outcomes ADD COLUMN tenant TEXT NOT NULL DEFAULT ''",),
+    2: (
+        f"INSERT INTO grams SELECT arm, '{BEFORE_SERIES}', carbon_g FROM totals "  # noqa: S608
+        "WHERE carbon_g > 0",
+    ),
+}
 WRAP = 1 << 64
 PACK_FROM = 512  # characters
 
@@ -100,6 +107,15 @@ TOTALS = sa.Table(
     sa.Column("carbon_g", sa.Double, nullable=False),
     sa.Column("output_tokens", sa.Double, nullable=False),
     sa.Column("energy_estimated", sa.Boolean, nullable=False),
+)
+
+# Of TOTALS, its grams as they may be added.
+GRAMS = sa.Table(
+    "grams",
+    METADATA,
+    sa.Column("arm", sa.Text, primary_key=True),
+    sa.Column("series", sa.Text, primary_key=True),  # as grid.grams_as names it
+    sa.Column("carbon_g", sa.Double, nullable=False),
 )
 
 INTENSITIES = sa.Table(

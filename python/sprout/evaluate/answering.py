@@ -14,12 +14,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from sprout.config import Config
-from sprout.errors import ConfigError, EngineError, RequestCancelled, SproutError
+from sprout.errors import (
+    ConfigError,
+    EngineError,
+    RequestCancelled,
+    RequestError,
+    SproutError,
+)
 from sprout.evaluate.answers import Answer, Question
 from sprout.evaluate.asking import Asker, TritonAsker
-from sprout.evaluate.traffic import Gate, LedgerTraffic, Traffic
+from sprout.evaluate.traffic import Gate, LedgerTraffic, Slots, Traffic
 from sprout.serve import client
 from sprout.serve.state import StackPaths, evaluate_token_file
 
@@ -45,6 +52,15 @@ class Tally:
     held: int = 0  # requests that had to wait for clients
     held_s: float = 0.0
     unmetered: int = 0  # answers whose receipt names no joules
+    # Requests that were started and ended without a receipt: the engine failed, or was not waited
+    # for. What they used is not known. One that was refused used nothing.
+    failed: int = 0
+    # Of every receipt, whether its question is answered in the end or not.
+    output_tokens: int = 0
+    energy_joules: float = 0.0
+    estimated: int = 0  # receipts whose joules are estimated, or missing
+    carbon_g: float = 0.0
+    carbon_unknown: int = 0  # receipts that name no grams
 
 
 class Answering:
@@ -61,11 +77,14 @@ class Answering:
         retries: int,
         energy_estimated: bool,
         retry_s: float = 1.0,
+        slots: Slots | None = None,
     ) -> None:
         """levels: their names, L0 first; energy_estimated: whether the answering node's meter is;
-        retry_s: before the first repeat, then twice as long each time."""
+        retry_s: before the first repeat, then twice as long each time; slots: shared with a judge
+        on the same server."""
         self._asker, self._gate, self._levels = asker, gate, tuple(levels)
         self._concurrency, self._max_tokens = concurrency, max_tokens
+        self._slots = slots or Slots(concurrency)
         self._retries, self._retry_s = retries, retry_s
         self._energy_estimated = energy_estimated
         self._stop = threading.Event()
@@ -74,10 +93,17 @@ class Answering:
         self._in_flight = 0
         self._held_too_long = ""
         self._in_vain = 0  # questions in a row
+        self._left_out: dict[str, str] = {}
 
     @property
     def tally(self) -> Tally:
         return self._tally
+
+    @property
+    def left_out(self) -> dict[str, str]:
+        """Questions that were not answered, by id, and the kind of error."""
+        with self._lock:
+            return dict(self._left_out)
 
     @property
     def held_too_long(self) -> str:
@@ -117,6 +143,8 @@ class Answering:
         if isinstance(result, Answered):
             self._in_vain = 0
             yield result
+        elif isinstance(result, RequestError):
+            pass  # its own fault, and no sign of an engine that is gone
         elif result is not None:
             self._in_vain += 1
             if self._in_vain >= GIVE_UP_AFTER:
@@ -133,6 +161,8 @@ class Answering:
         except SproutError as error:
             log.warning("question %s is left out: %s", question.id, error)
             self._count(left_out=1)
+            with self._lock:
+                self._left_out[question.id] = type(error).__name__
             return error
         self._count(answered=1)
         return Answered(question, tuple(answers))
@@ -142,17 +172,44 @@ class Answering:
         for attempt in range(self._retries + 1):
             if attempt:
                 self._stop.wait(self._retry_s * 2 ** (attempt - 1))
-            self._wait()
-            self._count(requests=1, repeated=int(attempt > 0), in_flight=1)
             try:
-                said = self._asker.ask(question, self._levels[index], max_tokens, self._check)
+                with self._slots.one(self._stop):
+                    self._wait()
+                    said = self._ask(question, index, max_tokens, repeated=attempt > 0)
                 return self._answer(said, index, max_tokens)
             except EngineError:
                 if attempt == self._retries:
                     raise
-            finally:
-                self._count(in_flight=-1)
         raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def _ask(
+        self, question: Question, index: int, max_tokens: int, *, repeated: bool
+    ) -> client.Answer:
+        """What it took counts as soon as it has come."""
+        self._count(requests=1, repeated=int(repeated), in_flight=1)
+        failed = 1
+        try:
+            said = self._asker.ask(question, self._levels[index], max_tokens, self._check)
+            failed = int(said.receipt is None)
+        except (RequestError, ConfigError):
+            failed = 0  # refused
+            raise
+        finally:
+            self._count(in_flight=-1, failed=failed)
+        if said.receipt is not None:
+            self._receipt(said, said.receipt)
+        return said
+
+    def _receipt(self, said: client.Answer, receipt: client.Receipt) -> None:
+        metered, known = math.isfinite(receipt.energy_joules), math.isfinite(receipt.carbon_g)
+        self._count(
+            output_tokens=said.output_tokens,
+            unmetered=int(not metered),
+            estimated=int(self._energy_estimated or not metered),
+            carbon_unknown=int(not known),
+            energy_joules=receipt.energy_joules if metered else 0.0,
+            carbon_g=receipt.carbon_g if known else 0.0,
+        )
 
     def _wait(self) -> None:
         """Until a request may start. RequestCancelled: it must not."""
@@ -181,7 +238,6 @@ class Answering:
                 "and the policy not be paused"
             )
         metered = math.isfinite(receipt.energy_joules)
-        self._count(unmetered=int(not metered))
         return Answer(
             level=index,
             text=said.text,
@@ -193,11 +249,14 @@ class Answering:
             truncated=said.output_tokens >= max_tokens,
         )
 
-    def _count(self, *, in_flight: int = 0, held_s: float = 0.0, **more: int) -> None:
+    def _count(self, *, in_flight: int = 0, **more: float) -> None:
+        """more: of Tally."""
         with self._lock:
             self._in_flight += in_flight
-            counts = {name: getattr(self._tally, name) + n for name, n in more.items()}
-            self._tally = replace(self._tally, held_s=self._tally.held_s + held_s, **counts)
+            counts: dict[str, Any] = {
+                name: getattr(self._tally, name) + n for name, n in more.items()
+            }
+            self._tally = replace(self._tally, **counts)
 
 
 def answering(
@@ -207,11 +266,12 @@ def answering(
     *,
     energy_estimated: bool,
     traffic: Traffic | None = None,
+    slots: Slots | None = None,
 ) -> tuple[Answering, Asker]:
     """As configured; the asker is to be closed afterwards.
 
     address: of the stack's Triton, "host:port" of gRPC. traffic: of the clients of another one
-    (`evaluate.schedule.endpoint`), which this node's ledger knows nothing of.
+    (`evaluate.schedule.endpoint`), which this node's ledger knows nothing of. slots: of Answering.
     """
     schedule = cfg.evaluate.schedule
     token: Path | None = evaluate_token_file(cfg)
@@ -236,5 +296,6 @@ def answering(
         max_tokens=schedule.max_tokens,
         retries=schedule.retries,
         energy_estimated=energy_estimated,
+        slots=slots,
     )
     return made, asker

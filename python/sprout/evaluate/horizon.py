@@ -15,7 +15,9 @@ def hours(policy: pb.Policy) -> list[Hour]:
     """As the present decision would be at each of a few intensities; [] where none is known.
 
     An evaluation runs when the grid is clean, where the floor is high and little is decided by q.
-    What is decided by it are the other hours.
+    What is decided by it are the other hours. Each is the published program: all requests under one
+    mix, the plain floor of that hour. A budget over hours, classes, tenants, caps and the
+    confidence that is asked of the floor are not looked at, so a regret is of that program's mix.
     """
     why = policy.explanation
     if not policy.HasField("intensity") or not why.profile:

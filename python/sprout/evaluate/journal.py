@@ -1,17 +1,19 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an evaluation has judged so far, on disk, so that a killed one goes on where it was.
 
-One file of JSON lines for each evaluation: a header, an entry for each question, what the judge
-took in each sitting, and at its end the evaluation itself. Texts are in it only where the questions
-come from a file of the operator's; of prompts that were sampled there is the id and nothing else.
+One file of JSON lines for each evaluation: a header, an entry for each question, what each sitting
+took, what is about to be reported, and at its end the evaluation itself. Texts are in it only where
+the questions come from a file of the operator's; of prompts that were sampled there is the id and
+nothing else.
 """
 
+import base64
 import contextlib
 import json
 import os
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ class Key:
     prompts: str  # where they come from, with a fingerprint
     levels: tuple[str, ...]
     sampling: str  # how answers are made: max tokens, temperature, …
+    engine: str = ""  # who makes them
+    draw: int = 0  # the seed of the draw of questions
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +95,12 @@ class Journal:
     key: Key
     started_at: float  # seconds since 1970
     entries: list[Entry] = field(default_factory=list)
-    # What the judge took in earlier sittings; the last line of each counts.
+    # What earlier sittings took; the last line of each counts.
     earlier: list[dict[str, Any]] = field(default_factory=list)
+    # Questions that the engine did not answer, by id, and the kind of error. They are asked again.
+    left_out: dict[str, str] = field(default_factory=dict)
+    # Serialized sprout.v1.Evaluation that may have been reported, and its notes.
+    unacknowledged: tuple[bytes, tuple[str, ...]] | None = None
     evaluation: dict[str, Any] | None = None  # once it is finished
     _file: Any = None
 
@@ -103,11 +111,30 @@ class Journal:
     def add(self, entry: Entry) -> None:
         """It is on disk on return."""
         self.entries.append(entry)
+        self.left_out.pop(entry.id, None)
         self._write({"entry": asdict(entry)})
 
-    def sitting(self, account: dict[str, Any]) -> None:
-        """What the judge took since this journal was opened, all in all."""
-        self._write({"sitting": account})
+    def leave_out(self, questions: Mapping[str, str]) -> None:
+        """By id, the kind of error; those that are known already are not written again."""
+        new = {id_: why for id_, why in questions.items() if self.left_out.get(id_) != why}
+        if new:
+            self.left_out |= new
+            self._write({"left_out": new})
+
+    def sitting(self, account: Mapping[str, Any]) -> None:
+        """What was taken since this journal was opened, all in all."""
+        self._write({"sitting": dict(account)})
+
+    def reporting(self, message: bytes, notes: Sequence[str]) -> None:
+        """Before it is sent: if nobody says that it arrived, the same is sent again."""
+        self.unacknowledged = message, tuple(notes)
+        text = base64.b64encode(message).decode()
+        self._write({"reporting": {"message": text, "notes": list(notes)}})
+
+    def refused(self) -> None:
+        """What was to be reported is not wanted."""
+        self.unacknowledged = None
+        self._write({"reporting": None})
 
     def finish(self, evaluation: dict[str, Any]) -> None:
         self.evaluation = evaluation
@@ -133,14 +160,11 @@ def open_journal(folder: Path, key: Key, *, fresh: bool = False) -> Journal:
     now = time.time()
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in [] if fresh else _newest(folder):
-            found = read(path)
-            if found is None or found.evaluation is not None or found.key != key:
-                continue
-            if now - found.started_at <= MAX_AGE_S:
-                _mend(path)
-                found._file = path.open("a")
-                return found
+        if not fresh:
+            for found in _unfinished(folder, now):
+                if found.key == key:
+                    return _reopened(found)
+        prune(folder)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
         name = f"{stamp}-{secrets.token_hex(4)}"
         path = folder / f"{name}{SUFFIX}"
@@ -150,6 +174,13 @@ def open_journal(folder: Path, key: Key, *, fresh: bool = False) -> Journal:
         raise EvaluationError(f"can't keep a journal in {folder}: {error.strerror}") from None
     made._write({"id": name, "started_at": now, "key": asdict(key)})
     return made
+
+
+def unacknowledged(folder: Path) -> Iterator[Journal]:
+    """Open ones of any key that may have been reported, or not; to be closed."""
+    for found in _unfinished(folder, time.time()):
+        if found.unacknowledged is not None:
+            yield _reopened(found)
 
 
 def finished(folder: Path) -> Iterator[Journal]:
@@ -177,19 +208,55 @@ def read(path: Path) -> Journal | None:
                 elif "opened" in line and sitting is not None:
                     found.earlier.append(sitting)
                     sitting = None
+                elif "left_out" in line:
+                    found.left_out |= line["left_out"]
+                elif "reporting" in line:
+                    found.unacknowledged = _reported(line["reporting"])
                 elif "evaluation" in line:
                     found.evaluation = line["evaluation"]
             except (ValueError, KeyError, TypeError):
                 continue
-    if found is not None and sitting is not None:
+    if found is None:
+        return None
+    if sitting is not None:
         found.earlier.append(sitting)
+    for entry in found.entries:
+        found.left_out.pop(entry.id, None)
     return found
 
 
 def prune(folder: Path) -> None:
-    """Keep the newest."""
-    for path in _newest(folder)[KEPT:]:
+    """Keep the newest that are finished, and unfinished ones that can still go on."""
+    now, kept = time.time(), 0
+    for path in _newest(folder):
+        found = read(path)
+        if found is not None and found.evaluation is not None:
+            kept += 1
+            if kept <= KEPT:
+                continue
+        else:
+            began = path.stat().st_mtime if found is None else found.started_at
+            if now - began <= MAX_AGE_S:
+                continue
         path.unlink(missing_ok=True)
+
+
+def _unfinished(folder: Path, now: float) -> Iterator[Journal]:
+    """That can go on, the newest first."""
+    for path in _newest(folder):
+        found = read(path)
+        if found is not None and found.evaluation is None and now - found.started_at <= MAX_AGE_S:
+            yield found
+
+
+def _reopened(found: Journal) -> Journal:
+    """EvaluationError where it can't be written."""
+    try:
+        _mend(found.path)
+        found._file = found.path.open("a")
+    except OSError as error:
+        raise EvaluationError(f"can't write {found.path}: {error.strerror}") from None
+    return found
 
 
 def _newest(folder: Path) -> list[Path]:
@@ -211,6 +278,12 @@ def _mend(path: Path) -> None:
 def _head(path: Path, line: dict[str, Any]) -> Journal:
     key = line["key"] | {"levels": tuple(line["key"]["levels"])}
     return Journal(path, str(line["id"]), Key(**key), float(line["started_at"]))
+
+
+def _reported(line: dict[str, Any] | None) -> tuple[bytes, tuple[str, ...]] | None:
+    if line is None:
+        return None
+    return base64.b64decode(line["message"]), tuple(line["notes"])
 
 
 def _entry(line: dict[str, Any]) -> Entry:

@@ -4,12 +4,11 @@
 import hashlib
 import json
 import random
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from sprout.errors import ConfigError
+from sprout.errors import ConfigError, ControlError
 from sprout.evaluate.answers import Question
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.board import NAME_LENGTH
@@ -67,24 +66,29 @@ def _question(entry: Any, number: int) -> Question:
     )
 
 
-def sampled(prompts: Iterable[pb.SampledPrompt], kept: Mapping[str, int]) -> list[Question]:
-    """Of a draw from the `kept` prompts (number by class).
+def sampled(prompts: Iterable[pb.SampledPrompt]) -> list[Question]:
+    """Of a draw. A question's weight is how many sampled requests it stands for, so that questions
+    of several draws go together as the requests do: it is nowhere divided by a mean.
 
-    Each class is drawn alike, so a question's weight says how many of its class's requests it
-    stands for; the mean weight is 1. Prompts whose level the client chose are left out: no policy
-    decides on their like.
+    ControlError where the control plane does not say.
     """
-    drawn = [prompt for prompt in prompts if not (prompt.pinned or prompt.off)]
-    of_class = Counter(prompt.task for prompt in drawn)
-    stands_for = [
-        max(kept.get(prompt.task, 0), 1) / of_class[prompt.task] / (prompt.inclusion or 1.0)
-        for prompt in drawn
-    ]
-    mean = sum(stands_for) / len(drawn) if drawn else 1.0
-    return [
-        Question(f"{p.id:016x}", p.text, p.task, weight=w / mean)
-        for p, w in zip(drawn, stands_for, strict=True)
-    ]
+    found = []
+    for prompt in prompts:
+        if not prompt.stands_for > 0:
+            raise ControlError(
+                "the control plane drew a prompt and does not say how many requests it stands for: "
+                "is it of an older version?"
+            )
+        found.append(
+            Question(
+                f"{prompt.id:016x}",
+                prompt.text,
+                prompt.task,
+                weight=prompt.stands_for,
+                max_tokens=prompt.max_tokens,
+            )
+        )
+    return found
 
 
 def some(found: Sequence[Question], most: int, seed: int) -> list[Question]:

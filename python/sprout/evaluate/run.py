@@ -5,21 +5,23 @@ What is done is in the journal before it counts, so a killed evaluation goes on 
 question. The rule that stops is asked after each batch, of all that the journal has.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from sprout.evaluate import sittings
 from sprout.evaluate.answering import Answering
 from sprout.evaluate.answers import Answer, Judged, Question
 from sprout.evaluate.journal import Entry, Journal, Took
 from sprout.evaluate.judges.account import Rates
-from sprout.evaluate.judging import Judging, Result
+from sprout.evaluate.judging import Item, Judging, Result
+from sprout.evaluate.sittings import Sitting
 from sprout.evaluate.statistics.sequential import Stopping, Verdict
 from sprout.v1 import control_pb2 as pb
 
 BATCH = 10  # questions between two looks at whether it is enough
+WHOLE = "every prompt was judged"
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,8 @@ class Progress:
     judged: int
     of: int  # questions, if it does not stop before
     verdict: Verdict | None  # the newest
+    left_out: int = 0  # questions that the engine did not answer, beside those done
+    held: int = 0  # requests of this sitting that waited for clients
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,11 @@ class Evaluation:
         self.verdict: Verdict | None = None
 
     @property
+    def held_too_long(self) -> str:
+        """Why it ended though prompts were left and nobody had enough; "": it did not."""
+        return self._answering.held_too_long
+
+    @property
     def judged(self) -> list[Judged]:
         return [one for entry in self._journal.entries if (one := entry.judged) is not None]
 
@@ -84,38 +93,48 @@ class Evaluation:
         total = len(known) + len(left)
         if (why := self._enough()) is not None:
             return why
-        results = self._judging.results(self._items(left))
+        items = self._items(left)
+        results = self._judging.results(items)
         try:
             for result in results:
+                self._paid()  # before the entry: a kill between the two counts it, and asks again
                 self._journal.add(self._entry(result))
                 done = len(self._journal.entries)
-                enough = None
-                if done - self._fed >= BATCH:
-                    self._journal.sitting(self._sitting())
-                    enough = self._enough()
-                self._progress(Progress(done, len(self.judged), total, self.verdict))
+                enough = self._enough() if done - self._fed >= BATCH else None
+                self._progress(self._so_far(done, total))
                 if enough is not None:
                     return enough
         finally:
             results.close()
-            self._journal.sitting(self._sitting())
+            items.close()  # what was answered ahead is paid for, too
+            self._paid()
         self._enough()  # so that the last few are in the verdict
         if self._cancelled:
             return "cancelled"
-        return self._answering.held_too_long or "every prompt was judged"
+        return self._answering.held_too_long or WHOLE
 
     def cost(self) -> pb.EvaluationCost:
         """Of all sittings, the answers' and the judge's."""
-        total = pb.EvaluationCost()
-        for sitting in (*self._journal.earlier, self._sitting()):
-            for name, value in sitting.items():
-                setattr(total, name, getattr(total, name) + value)
-        return total
+        return sittings.cost(self._sittings(), left_out=len(self._journal.left_out))
 
-    def _items(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Sequence[Answer]]]:
+    def notes(self) -> tuple[str, ...]:
+        """What happened on the way, for people."""
+        return tuple(sittings.notes(self._sittings(), self._journal.left_out))
+
+    def _items(self, questions: Sequence[Question]) -> Generator[Item, None, None]:
         for answered in self._answering.answers(questions):
             self._answers[answered.question.id] = answered.answers
             yield answered.question, answered.answers
+
+    def _so_far(self, done: int, total: int) -> Progress:
+        return Progress(
+            done,
+            len(self.judged),
+            total,
+            self.verdict,
+            left_out=len(self._answering.left_out),
+            held=self._answering.tally.held,
+        )
 
     def _entry(self, result: Result) -> Entry:
         question, judged = result.question, result.judged
@@ -148,18 +167,17 @@ class Evaluation:
             return self.verdict.why
         return None
 
-    def _sitting(self) -> dict[str, Any]:
-        """What the judge took since the journal was opened, under the names of EvaluationCost."""
+    def _paid(self) -> None:
+        """Write down what this sitting took so far."""
+        self._journal.leave_out(self._answering.left_out)
+        self._journal.sitting(self._sitting())
+
+    def _sittings(self) -> list[Sitting]:
+        return [*self._journal.earlier, self._sitting()]
+
+    def _sitting(self) -> Sitting:
         price = self._price
-        cost = self._judging.account.cost(
+        judge = self._judging.account.cost(
             price.rates, intensity_g_per_kwh=price.intensity_g_per_kwh, pue=price.pue
         )
-        return {
-            "judge_calls": cost.calls,
-            "judge_cached": cost.cached,
-            "judge_input_tokens": cost.input_tokens,
-            "judge_output_tokens": cost.output_tokens,
-            "judge_joules": cost.joules or 0.0,
-            "judge_g": cost.carbon_g or 0.0,
-            "judge_price": cost.price or 0.0,
-        }
+        return sittings.sitting(self._answering.tally, judge)

@@ -5,31 +5,30 @@ import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
-from sprout.config import Config
+from sprout.channel import translated
+from sprout.config import Config, no_core_dumps
 from sprout.directives import pack
 from sprout.errors import EvaluationError, JudgeError, RequestCancelled
-from sprout.evaluate import answering, asking, findings, horizon, judging, questions
+from sprout.evaluate import answering, asking, findings, horizon, judging, questions, reporting
 from sprout.evaluate.answers import Question
 from sprout.evaluate.findings import Findings
-from sprout.evaluate.journal import Journal, Key, open_journal
+from sprout.evaluate.journal import Journal, Key, open_journal, unacknowledged
 from sprout.evaluate.judges import build
 from sprout.evaluate.judging import Judging
 from sprout.evaluate.run import Evaluation, Price, Progress
 from sprout.evaluate.statistics.sequential import Stopping
-from sprout.evaluate.traffic import Gate, LedgerTraffic, ReportedTraffic
+from sprout.evaluate.traffic import Gate, LedgerTraffic, ReportedTraffic, Slots, Traffic
 from sprout.serve.state import StackPaths
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 
 CALL_TIMEOUT_S = 10.0
 SAMPLED = "sampled"
+OPERATOR = "operator"  # who starts an evaluation that no rule does
 
 
 @dataclass(frozen=True)
@@ -39,8 +38,13 @@ class Options:
     whole: bool = False  # judge all of them, whatever the rule that stops says
     fresh: bool = False  # don't go on with an evaluation that was cut short
     seed: int = 0  # of the draw of questions and of the orders in which answers are shown
-    trigger: str = "operator"
+    trigger: str = OPERATOR
     actor: str = ""
+
+    @property
+    def scheduled(self) -> bool:
+        """A rule started it, and nobody looks at how few prompts it had."""
+        return self.trigger != OPERATOR
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,9 @@ class Session:
     def __init__(self, cfg: Config, control: ControlStub, triton: str, options: Options) -> None:
         self._cfg, self._control, self._triton, self._options = cfg, control, triton, options
         self._pack = pack(cfg.request.pack)
+        schedule = cfg.evaluate.schedule
+        self._slots = Slots(schedule.concurrency)  # the judge's requests are among them
+        self._reported = ReportedTraffic(lambda: list(self._status().nodes), schedule.nodes)
         self.status = self._status()
 
     @property
@@ -99,6 +106,7 @@ class Session:
             chosen = questions.some(found, most, self._options.seed)
             print_ = questions.fingerprint(found)
             return Sample(tuple(chosen), f"{path.name} ({len(found)}, {print_})", True)
+        no_core_dumps()
         drawn: list[pb.SampledPrompt] = []
         while len(drawn) < most:
             request = pb.DrawPromptsRequest(
@@ -106,12 +114,17 @@ class Session:
                 seed=self._options.seed,
                 without=[prompt.id for prompt in drawn],
                 actor=self._options.actor,
+                total=most,
             )
             new = self._control.DrawPrompts(request, timeout=CALL_TIMEOUT_S).prompts
             if not new:
                 break
             drawn.extend(new)
-        chosen = questions.sampled(drawn, self.status.evaluation.prompts)
+        cap = self._cfg.evaluate.schedule.max_tokens  # a client may have asked for any number
+        chosen = [
+            replace(question, max_tokens=min(question.max_tokens, cap))
+            for question in questions.sampled(drawn)
+        ]
         if not chosen:
             raise EvaluationError(
                 "no prompt was sampled yet, and evaluate.prompts_file names none: wait, or give "
@@ -168,11 +181,14 @@ class Session:
         """
         folder = self._cfg.stack.state / "evaluations"
         with alone(folder), self._judge() as judge:
-            journal = open_journal(folder, self._key(judge, sample), fresh=self._options.fresh)
-            try:
+            key = self._key(judge, sample)
+            for kept in unacknowledged(folder):
+                with closing(kept):
+                    found = reporting.send(self._control, kept, self._options.actor)
+                if kept.key == key and not self._options.fresh and found is not None:
+                    return found
+            with closing(open_journal(folder, key, fresh=self._options.fresh)) as journal:
                 return self._run(sample, judge, journal, progress, started)
-            finally:
-                journal.close()
 
     def _run(
         self,
@@ -183,6 +199,12 @@ class Session:
         started: Callable[[Evaluation, Journal], None],
     ) -> pb.Evaluation | None:
         schedule, policy = self._cfg.evaluate.schedule, self.status.policy
+        known = {entry.id for entry in journal.entries} | {q.id for q in sample.questions}
+        if self._options.scheduled and len(known) < schedule.least_prompts:
+            raise EvaluationError(
+                f"{len(known)} prompts are there and {schedule.least_prompts} "
+                "(evaluate.schedule.least_prompts) are needed"
+            )
         hours = horizon.hours(policy)
         stopping = None
         if hours and not self._options.whole:
@@ -191,19 +213,21 @@ class Session:
                 method=judge.method,
                 most_g_ratio=schedule.stop_g_ratio,
                 most_points=schedule.stop_points,
-                most_weight=max(sample.most_weight, *(e.weight for e in journal.entries), 0.0)
-                if journal.entries
-                else sample.most_weight,
+                # Known before a prompt of this sitting is judged. Entries of an earlier one keep
+                # the weights of their draw: both count sampled requests, so they go together.
+                most_weight=max([sample.most_weight, *(e.weight for e in journal.entries)]),
             )
-        traffic = None
-        if schedule.endpoint:
-            traffic = ReportedTraffic(lambda: list(self._status().nodes))
         answers, asker = answering.answering(
             self._cfg,
             self._triton,
             self.levels,
-            energy_estimated=any(node.energy_estimated for node in self.status.nodes),
-            traffic=traffic,
+            energy_estimated=any(
+                node.energy_estimated
+                for node in self.status.nodes
+                if not schedule.nodes or node.node in schedule.nodes
+            ),
+            traffic=self._reported if schedule.endpoint else None,
+            slots=self._slots,
         )
         price = Price(build.rates(self._cfg.evaluate.judge), self._intensity(), policy.pue or 1.0)
         evaluation = Evaluation(
@@ -229,8 +253,20 @@ class Session:
         self, evaluation: Evaluation, journal: Journal, judge: Judging, sample: Sample, stopped: str
     ) -> pb.Evaluation:
         judged = evaluation.judged
+        if stopped == evaluation.held_too_long:
+            raise EvaluationError(
+                f"it was held back with {len(judged)} prompts judged: {stopped}. They are kept: "
+                "the next try goes on"
+            )
         if not judged:
             raise EvaluationError(f"nothing could be judged ({stopped}): there is no q")
+        least = self._cfg.evaluate.schedule.least_prompts
+        if self._options.scheduled and len(judged) < least:
+            raise EvaluationError(
+                f"{len(judged)} prompts could be judged and {least} "
+                "(evaluate.schedule.least_prompts) are needed for q. They are kept: the next try "
+                "goes on with others"
+            )
         verdict = evaluation.verdict
         early = verdict is not None and verdict.stop and len(judged) == verdict.judged
         found = findings.find(
@@ -238,6 +274,7 @@ class Session:
             judge.method,
             length_corrected=self._cfg.evaluate.judge.length_correction,
             always=(verdict.low, verdict.high) if verdict is not None and early else None,
+            places=judge.account.position,
         )
         if not found.pooled.preferences[0] > 0:
             raise EvaluationError(
@@ -245,13 +282,12 @@ class Session:
                 "nothing can be relative to it. They are kept: run it again with more prompts"
             )
         message = self._message(judge, journal, sample, found, stopped=stopped)
-        message.cost.CopyFrom(findings.cost(journal.entries, evaluation.cost()))
-        self._control.ReportEvaluation(
-            pb.ReportEvaluationRequest(evaluation=message, actor=self._options.actor),
-            timeout=CALL_TIMEOUT_S,
-        )
-        journal.finish(as_dict(message) | {"notes": found.notes})
-        return message
+        message.cost.CopyFrom(evaluation.cost())
+        journal.reporting(message.SerializeToString(), (*found.notes, *evaluation.notes()))
+        sent = reporting.send(self._control, journal, self._options.actor)
+        if sent is None:
+            raise EvaluationError("the control plane refused the evaluation; its log says why")
+        return sent
 
     def _message(
         self, judge: Judging, journal: Journal, sample: Sample, found: Findings, *, stopped: str
@@ -291,17 +327,28 @@ class Session:
 
     @contextmanager
     def _turn(self, stop: threading.Event) -> Iterator[None]:
-        """A judge on the clients' own server waits for them as the answers do."""
+        """A judge on the clients' own server waits for them as the answers do, and shares the slots
+        of the answers."""
         schedule = self._cfg.evaluate.schedule
-        if not self._cfg.evaluate.judge.url:
-            traffic = LedgerTraffic(StackPaths.of(self._cfg).shm)
-            gate = Gate(traffic, schedule.max_client_requests, hold_s=schedule.hold_s)
+        traffic = self._judge_traffic()
+        if traffic is None:
+            yield
+            return
+        gate = Gate(traffic, schedule.max_client_requests, hold_s=schedule.hold_s)
+        with self._slots.one(stop):
             _, why = gate.wait(lambda: 0, stop)
             if stop.is_set():
                 raise RequestCancelled("the evaluation was cancelled")
             if why:
                 raise JudgeError(why)
-        yield
+            yield
+
+    def _judge_traffic(self) -> Traffic | None:
+        """Of the clients who share the judge's server; None: that is not ours to spare."""
+        url = self._cfg.evaluate.judge.url
+        if not url:
+            return LedgerTraffic(StackPaths.of(self._cfg).shm)
+        return self._reported if url == self._cfg.evaluate.schedule.endpoint else None
 
     def _key(self, judge: Judging, sample: Sample) -> Key:
         return Key(
@@ -311,10 +358,14 @@ class Session:
             prompts=sample.said,
             levels=self.levels,
             sampling=f"at most {self._cfg.evaluate.schedule.max_tokens} tokens, seed {asking.SEED}",
+            engine=asking.engine(self._cfg),
+            draw=self._options.seed,
         )
 
     def _status(self) -> pb.Status:
-        return self._control.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S)
+        """ControlError in whichever thread that is."""
+        with translated("the control plane's status"):
+            return self._control.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S)
 
     def _intensity(self) -> float | None:
         policy = self.status.policy
@@ -337,8 +388,3 @@ def alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def as_dict(message: Any) -> dict[str, Any]:
-    """For the journal, under the names of the .proto file."""
-    return MessageToDict(message, preserving_proto_field_name=True)

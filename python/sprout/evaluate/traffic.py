@@ -7,23 +7,26 @@ control plane knows what agents reported: a second old, and without those that w
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from threading import Event, Lock
+from threading import BoundedSemaphore, Event, Lock
 from typing import Protocol
 
 from sprout.agent.segments import Segments
-from sprout.errors import ControlError
+from sprout.errors import ControlError, RequestCancelled
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.board import Flag
 from sprout_ext.ledger import Phase, Role, SegmentReader
 
 OURS = int(Flag.PROBE | Flag.EVALUATION)
 STALE_S = 10.0  # a node's report that is older says nothing of now
+ASK_S = 1.0  # agents report no more often
+POLL_S = 0.05  # how soon a wait for a slot notices that it is to end
 
 
 class Traffic(Protocol):
-    """Called from several threads, but by one at a time."""
+    """Called from several threads, but by one at a time of each gate."""
 
     def clients(self, own: int) -> int | None:
         """Requests of clients in flight, `own` ones of the evaluation beside them; None: not
@@ -53,26 +56,61 @@ def _of_clients(reader: SegmentReader) -> int:
 
 
 class ReportedTraffic:
-    """From the agents' reports, as the control plane has them."""
+    """From the agents' reports, as the control plane has them. Any thread may call."""
 
     def __init__(
         self,
         nodes: Callable[[], Sequence[pb.NodeStatus]],
+        names: Collection[str] = (),
         clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """nodes: asks the control plane for those that the endpoint stands for; ControlError:
-        it does not answer."""
-        self._nodes, self._clock = nodes, clock
+        """nodes: asks the control plane for all that it has heard of; ControlError: it does not
+        answer. It is asked once in ASK_S at most, however many look. names: of those that the
+        endpoint stands for; none = all."""
+        self._nodes, self._names, self._clock = nodes, frozenset(names), clock
+        self._monotonic, self._lock = monotonic, Lock()
+        self._asked: tuple[float, Sequence[pb.NodeStatus]] | None = None
 
     def clients(self, own: int) -> int | None:
-        try:
-            nodes = self._nodes()
-        except ControlError:
-            return None
+        """The control plane remembers nodes that were taken down: they say nothing of now, and who
+        is left is asked. None where nobody is."""
         now = self._clock()
-        if not nodes or any(now - n.time.seconds > STALE_S for n in nodes):
-            return None
-        return max(0, sum(node.active for node in nodes) - own)
+        active = [
+            node.active
+            for node in self._known()
+            if now - node.time.seconds <= STALE_S and (not self._names or node.node in self._names)
+        ]
+        return max(0, sum(active) - own) if active else None
+
+    def _known(self) -> Sequence[pb.NodeStatus]:
+        with self._lock:
+            now = self._monotonic()
+            if self._asked is None or now - self._asked[0] >= ASK_S:
+                try:
+                    self._asked = now, self._nodes()
+                except ControlError:
+                    self._asked = now, ()
+            return self._asked[1]
+
+
+class Slots:
+    """How many requests of an evaluation are in flight at once, its judge's among them where that
+    is the clients' own server. Any thread may call."""
+
+    def __init__(self, most: int) -> None:
+        self._free = BoundedSemaphore(most)
+
+    @contextmanager
+    def one(self, stop: Event) -> Iterator[None]:
+        """RequestCancelled once `stop` is set."""
+        while not self._free.acquire(timeout=POLL_S):
+            if stop.is_set():
+                raise RequestCancelled("the evaluation was cancelled")
+        try:
+            yield
+        finally:
+            self._free.release()
 
 
 class Gate:

@@ -5,6 +5,7 @@ It decides nothing: the rule and the grid's history are the control plane's. It 
 itself; what goes wrong is logged, and tried again after a while that grows.
 """
 
+import hashlib
 import logging
 import threading
 from collections.abc import Callable
@@ -19,12 +20,13 @@ FIRST_RETRY_S, MOST_RETRY_S = 60.0, 3600.0
 
 
 class Watch:
-    """status: asks the control plane; evaluate: runs one, None = it was cancelled."""
+    """status: asks the control plane; evaluate: runs the one that is due by it, None = it was
+    cancelled."""
 
     def __init__(
         self,
         status: Callable[[], pb.Status],
-        evaluate: Callable[[str], pb.Evaluation | None],
+        evaluate: Callable[[pb.EvaluationStatus], pb.Evaluation | None],
         *,
         look_s: float = LOOK_S,
         first_retry_s: float = FIRST_RETRY_S,
@@ -38,6 +40,10 @@ class Watch:
         """From any thread, or a signal handler."""
         self._stop.set()
 
+    @property
+    def stopped(self) -> bool:
+        return self._stop.is_set()
+
     def run(self) -> None:
         while not self._stop.is_set():
             self._stop.wait(self.step())
@@ -49,8 +55,10 @@ class Watch:
             if not standing.due:
                 self._failures = 0
                 return self._look_s
+            if self.stopped:
+                return 0.0
             log.info("evaluating: %s", standing.why)
-            found = self._evaluate(standing.why)
+            found = self._evaluate(standing)
         except SproutError as error:
             wait_s = min(MOST_RETRY_S, self._first_retry_s * 2.0**self._failures)
             self._failures = min(self._failures + 1, 30)
@@ -60,3 +68,9 @@ class Watch:
         if found is not None:
             log.info("evaluated %d prompts: %s", found.classes[0].judged, found.stopped)
         return self._look_s
+
+
+def seed(latest: str) -> int:
+    """Of the evaluation after the one of that id ("": there was none): another draw of prompts than
+    its, and the same one whenever the attempt goes on."""
+    return int.from_bytes(hashlib.sha256(latest.encode()).digest()[:4])

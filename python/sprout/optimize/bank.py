@@ -97,7 +97,7 @@ class BankModel:
         if problem.shape != self.shape:
             raise ValueError(f"costs_g is {problem.shape}, the model is for {self.shape}")
         problem.check()
-        wanted = 0.0 if problem.certainty is None else problem.certainty.z
+        wanted = problem.z_wanted
         lacking = problem.need - problem.attainable
         if lacking > ROUNDING * problem.total:
             return _answer(problem, problem.best.copy(), math.inf, lacking=lacking, z_wanted=wanted)

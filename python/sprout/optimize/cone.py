@@ -43,7 +43,7 @@ class Cone:
         self._g = problem.weights / problem.norms / problem.total
         self._carry = problem.target - problem.need / problem.total
         self.z = reachable_z(
-            self._g.sum(0), problem.preferences, self._covariance, problem.certainty.z
+            self._g.sum(0), problem.preferences, self._covariance, problem.z_wanted
         )
         self._factor = factor(self._covariance)  # (k, classes * levels)
         _, classes, levels = problem.shape

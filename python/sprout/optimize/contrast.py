@@ -20,7 +20,8 @@ constraint is a second-order cone: it is the intersection of its tangents
 
     sum_ci y_ci (q_ci - z (S y')_ci / sqrt(y'' S y')) >= 0      for every y'
 
-of which `cone` finds those that are needed.
+of which `cone` finds those that are needed. That is for a mix that was set beforehand; the z that
+holds for the one that is chosen by the same estimates is `choice`'s.
 
 All-L0 has y = (1 - tau) (g_c, 0, ...), so both sides shrink alike and it meets the constraint,
 whatever tau, if and only if
@@ -34,9 +35,12 @@ that is, if q_0 itself is told from 0 at this confidence. Where it is not (a han
 import math
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sprout.optimize.choice import z_of_choice
 
 Array = NDArray[np.float64]
 
@@ -47,13 +51,16 @@ class Certainty:
 
     confidence: float
     covariance: Array  # (classes, levels, levels) of the preferences, or classes with each other
+    of: Literal["mix", "choice"] = "mix"  # set beforehand, or chosen by these estimates: `choice`
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.confidence < 1:
             raise ValueError(f"confidence must be in [0.5, 1): {self.confidence}")
 
-    @property
-    def z(self) -> float:
+    def z(self, preferences: Array | None) -> float:
+        """preferences: (classes, levels) q; None: against a pooled L0."""
+        if self.of == "choice" and self.confidence > 0.5:
+            return z_of_choice(self.covariance, self.confidence, preferences)
         return NormalDist().inv_cdf(self.confidence)
 
     def check(self, classes: int, levels: int) -> None:

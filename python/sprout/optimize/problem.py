@@ -103,6 +103,13 @@ class Problem:
         """The most that the budget's left side can be."""
         return float((self.weights[..., None] * self.relative * self.best).sum())
 
+    @cached_property
+    def z_wanted(self) -> float:
+        """How many standard deviations the contrast is to hold with; 0: the plain budget."""
+        if self.certainty is None:
+            return 0.0
+        return self.certainty.z(self.preferences if self.against == "own" else None)
+
     def check(self) -> None:
         """ValueError for impossible numbers; InfeasibleError, with the hour and the amount, if an
         hourly or class minimum can't be met within the caps."""

@@ -129,16 +129,17 @@ def estimate(
 
     Both blocks of a pair are priced at the pair's mean intensity: that the grid was cleaner in one
     of them is chance, not a saving. Pairs of the series that has most of them are compared; where
-    the intensity came from elsewhere in between, those pairs are left out and counted. Embodied
-    carbon is the same in both arms and not counted. seed: of the resampling.
+    the intensity came from elsewhere in between, those pairs are left out and counted, and a pair
+    with two series is never compared: their mean is no intensity. Embodied carbon is the same in
+    both arms and not counted. seed: of the resampling.
     """
-    by_series = _pairs(cells)
+    by_series, mixed = _pairs(cells)
     series = max(by_series, key=lambda own: (len(by_series[own]), own), default="")
     pairs = by_series.get(series, [])
     rows, nodes = [row for row, _ in pairs], {name for _, names in pairs for name in names}
-    others = sum(len(own) for own in by_series.values()) - len(pairs)
+    others = mixed + sum(len(own) for own in by_series.values()) - len(pairs)
     if len(rows) < MIN_PAIRS:
-        of_others = f" (and {others} of another intensity's series)" if others else ""
+        of_others = f" (and {others} of another intensity's series, or of two)" if others else ""
         return Absent(
             f"{len(rows)} whole pairs of blocks{of_others}; an interval needs {MIN_PAIRS}"
         )
@@ -173,13 +174,14 @@ def estimate(
 
 def _pairs(
     cells: Iterable[Cell],
-) -> dict[str, list[tuple[tuple[float, ...], frozenset[str]]]]:
+) -> tuple[dict[str, list[tuple[tuple[float, ...], frozenset[str]]]], int]:
     """By series, "" among them: of each pair the sums over the nodes that were measured in both of
-    its blocks, and these nodes. A pair with two series stands under both names."""
+    its blocks, and these nodes. And how many pairs have two series."""
     by_pair: dict[tuple[int, int], dict[str, dict[str, Cell]]] = {}
     for cell in cells:
         by_pair.setdefault((cell.seed, cell.pair), {}).setdefault(cell.node, {})[cell.arm] = cell
     found: dict[str, list[tuple[tuple[float, ...], frozenset[str]]]] = {}
+    mixed = 0
     for _, nodes in sorted(by_pair.items()):
         whole = {
             name: arms
@@ -191,6 +193,10 @@ def _pairs(
             continue
         policy = [arms[POLICY] for arms in whole.values()]
         held = [arms[L0] for arms in whole.values()]
+        series = {c.series for c in policy + held}
+        if len(series) > 1:
+            mixed += 1
+            continue
         row = (
             math.fsum(c.joules for c in policy),
             sum(c.requests for c in policy),
@@ -198,6 +204,5 @@ def _pairs(
             sum(c.requests for c in held),
             math.fsum(c.g_per_kwh for c in policy + held) / (2 * len(whole)),
         )
-        series = " and ".join(sorted({c.series for c in policy + held}))
-        found.setdefault(series, []).append((row, frozenset(whole)))
-    return found
+        found.setdefault(series.pop(), []).append((row, frozenset(whole)))
+    return found, mixed

@@ -6,7 +6,8 @@ and `sprout_task` a task class: for the statistics, and for the mix where the po
 name. `sprout_probe` marks the stack's own readiness probe, by a token that only it knows. So does
 `sprout_evaluate` an evaluation's request: with its token hints are heard that no client may give,
 because the answer is no client's. `sprout_sample` false keeps the prompt from being sampled for
-evaluations, and no operator can switch that off; true does nothing. Any other hint that the
+evaluations, and no operator can switch that off; true does nothing. A wrong `sprout_evaluate` is an
+error: it is never a client's, and its answer would count as one's. Any other hint that the
 operator switched off is ignored and counted, as is one that doesn't exist; parameters of other
 names are none of our business.
 """
@@ -56,6 +57,8 @@ def read(
     given = {name: value for name, value in values.items() if name.startswith("sprout_")}
     tokens = [given.pop("sprout_probe", None), given.pop("sprout_evaluate", None)]
     probe, evaluation = map(_known, tokens, (probe_token, evaluate_token))
+    if tokens[1] is not None and not evaluation:
+        raise RequestError("sprout_evaluate: this token of an evaluation is not the server's")
     if evaluation:
         allowed = allowed | EVALUATION
     # Always heard, and whatever is not true refuses: better than a refusal that is misread.
@@ -77,7 +80,8 @@ def read(
 def _known(token: Any, right: str | None) -> bool:
     if right is None or not isinstance(token, str):
         return False
-    return hmac.compare_digest(token.encode(), right.encode())
+    # JSON may hold half of a surrogate pair, which has no encoding; as bytes it is no token's.
+    return hmac.compare_digest(token.encode(errors="surrogatepass"), right.encode())
 
 
 def _level(value: Any, pack: Pack) -> int:

@@ -455,20 +455,29 @@ class EvaluationStatus(_message.Message):
     def __init__(self, latest: _Optional[_Union[Evaluation, _Mapping]] = ..., due: _Optional[bool] = ..., why: _Optional[str] = ..., expected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., prompts: _Optional[_Mapping[str, int]] = ..., drift: _Optional[str] = ...) -> None: ...
 
 class ArmTotals(_message.Message):
-    __slots__ = ("arm", "outcomes", "energy_joules", "carbon_g", "output_tokens", "energy_estimated")
+    __slots__ = ("arm", "outcomes", "energy_joules", "carbon_g", "output_tokens", "energy_estimated", "carbon_g_by_series")
+    class CarbonGBySeriesEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
     ARM_FIELD_NUMBER: _ClassVar[int]
     OUTCOMES_FIELD_NUMBER: _ClassVar[int]
     ENERGY_JOULES_FIELD_NUMBER: _ClassVar[int]
     CARBON_G_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ENERGY_ESTIMATED_FIELD_NUMBER: _ClassVar[int]
+    CARBON_G_BY_SERIES_FIELD_NUMBER: _ClassVar[int]
     arm: str
     outcomes: int
     energy_joules: float
     carbon_g: float
     output_tokens: float
     energy_estimated: bool
-    def __init__(self, arm: _Optional[str] = ..., outcomes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ...) -> None: ...
+    carbon_g_by_series: _containers.ScalarMap[str, float]
+    def __init__(self, arm: _Optional[str] = ..., outcomes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., carbon_g_by_series: _Optional[_Mapping[str, float]] = ...) -> None: ...
 
 class PauseRequest(_message.Message):
     __slots__ = ("reason", "actor")
@@ -684,7 +693,7 @@ class ReportFeedbackResponse(_message.Message):
     def __init__(self, stored: _Optional[int] = ..., duplicate: _Optional[bool] = ...) -> None: ...
 
 class SampledPrompt(_message.Message):
-    __slots__ = ("id", "text", "task", "tenant", "level", "propensity", "pinned", "off", "control", "max_tokens", "policy_version", "sampled_at", "redacted", "inclusion")
+    __slots__ = ("id", "text", "task", "tenant", "level", "propensity", "pinned", "off", "control", "max_tokens", "policy_version", "sampled_at", "redacted", "inclusion", "stands_for")
     ID_FIELD_NUMBER: _ClassVar[int]
     TEXT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
@@ -699,6 +708,7 @@ class SampledPrompt(_message.Message):
     SAMPLED_AT_FIELD_NUMBER: _ClassVar[int]
     REDACTED_FIELD_NUMBER: _ClassVar[int]
     INCLUSION_FIELD_NUMBER: _ClassVar[int]
+    STANDS_FOR_FIELD_NUMBER: _ClassVar[int]
     id: int
     text: str
     task: str
@@ -713,7 +723,8 @@ class SampledPrompt(_message.Message):
     sampled_at: _timestamp_pb2.Timestamp
     redacted: bool
     inclusion: float
-    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., task: _Optional[str] = ..., tenant: _Optional[str] = ..., level: _Optional[int] = ..., propensity: _Optional[float] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., policy_version: _Optional[int] = ..., sampled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., redacted: _Optional[bool] = ..., inclusion: _Optional[float] = ...) -> None: ...
+    stands_for: float
+    def __init__(self, id: _Optional[int] = ..., text: _Optional[str] = ..., task: _Optional[str] = ..., tenant: _Optional[str] = ..., level: _Optional[int] = ..., propensity: _Optional[float] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., max_tokens: _Optional[int] = ..., policy_version: _Optional[int] = ..., sampled_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., redacted: _Optional[bool] = ..., inclusion: _Optional[float] = ..., stands_for: _Optional[float] = ...) -> None: ...
 
 class ReportPromptsRequest(_message.Message):
     __slots__ = ("node", "prompts")
@@ -730,16 +741,18 @@ class ReportPromptsResponse(_message.Message):
     def __init__(self, kept: _Optional[int] = ...) -> None: ...
 
 class DrawPromptsRequest(_message.Message):
-    __slots__ = ("count", "seed", "without", "actor")
+    __slots__ = ("count", "seed", "without", "actor", "total")
     COUNT_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
     WITHOUT_FIELD_NUMBER: _ClassVar[int]
     ACTOR_FIELD_NUMBER: _ClassVar[int]
+    TOTAL_FIELD_NUMBER: _ClassVar[int]
     count: int
     seed: int
     without: _containers.RepeatedScalarFieldContainer[int]
     actor: str
-    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ..., without: _Optional[_Iterable[int]] = ..., actor: _Optional[str] = ...) -> None: ...
+    total: int
+    def __init__(self, count: _Optional[int] = ..., seed: _Optional[int] = ..., without: _Optional[_Iterable[int]] = ..., actor: _Optional[str] = ..., total: _Optional[int] = ...) -> None: ...
 
 class DrawPromptsResponse(_message.Message):
     __slots__ = ("prompts",)
@@ -791,7 +804,7 @@ class Evaluation(_message.Message):
     def __init__(self, id: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., levels: _Optional[_Iterable[str]] = ..., judge: _Optional[str] = ..., method: _Optional[str] = ..., judge_version: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassQuality, _Mapping]]] = ..., cost: _Optional[_Union[EvaluationCost, _Mapping]] = ..., stopped: _Optional[str] = ..., prompts: _Optional[str] = ..., bias: _Optional[_Mapping[str, float]] = ..., unusable: _Optional[int] = ..., trigger: _Optional[str] = ...) -> None: ...
 
 class ClassQuality(_message.Message):
-    __slots__ = ("task", "judged", "preference", "covariance", "low", "high", "shrunk")
+    __slots__ = ("task", "judged", "preference", "covariance", "low", "high", "shrunk", "weight_share")
     TASK_FIELD_NUMBER: _ClassVar[int]
     JUDGED_FIELD_NUMBER: _ClassVar[int]
     PREFERENCE_FIELD_NUMBER: _ClassVar[int]
@@ -799,6 +812,7 @@ class ClassQuality(_message.Message):
     LOW_FIELD_NUMBER: _ClassVar[int]
     HIGH_FIELD_NUMBER: _ClassVar[int]
     SHRUNK_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_SHARE_FIELD_NUMBER: _ClassVar[int]
     task: str
     judged: int
     preference: _containers.RepeatedScalarFieldContainer[float]
@@ -806,10 +820,11 @@ class ClassQuality(_message.Message):
     low: _containers.RepeatedScalarFieldContainer[float]
     high: _containers.RepeatedScalarFieldContainer[float]
     shrunk: float
-    def __init__(self, task: _Optional[str] = ..., judged: _Optional[int] = ..., preference: _Optional[_Iterable[float]] = ..., covariance: _Optional[_Iterable[float]] = ..., low: _Optional[_Iterable[float]] = ..., high: _Optional[_Iterable[float]] = ..., shrunk: _Optional[float] = ...) -> None: ...
+    weight_share: float
+    def __init__(self, task: _Optional[str] = ..., judged: _Optional[int] = ..., preference: _Optional[_Iterable[float]] = ..., covariance: _Optional[_Iterable[float]] = ..., low: _Optional[_Iterable[float]] = ..., high: _Optional[_Iterable[float]] = ..., shrunk: _Optional[float] = ..., weight_share: _Optional[float] = ...) -> None: ...
 
 class EvaluationCost(_message.Message):
-    __slots__ = ("requests", "output_tokens", "energy_joules", "energy_estimated", "carbon_g", "judge_calls", "judge_cached", "judge_input_tokens", "judge_output_tokens", "judge_joules", "judge_g", "judge_price")
+    __slots__ = ("requests", "output_tokens", "energy_joules", "energy_estimated", "carbon_g", "judge_calls", "judge_cached", "judge_input_tokens", "judge_output_tokens", "judge_joules", "judge_g", "judge_price", "carbon_unknown", "judge_joules_unknown", "left_out")
     REQUESTS_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ENERGY_JOULES_FIELD_NUMBER: _ClassVar[int]
@@ -822,6 +837,9 @@ class EvaluationCost(_message.Message):
     JUDGE_JOULES_FIELD_NUMBER: _ClassVar[int]
     JUDGE_G_FIELD_NUMBER: _ClassVar[int]
     JUDGE_PRICE_FIELD_NUMBER: _ClassVar[int]
+    CARBON_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    JUDGE_JOULES_UNKNOWN_FIELD_NUMBER: _ClassVar[int]
+    LEFT_OUT_FIELD_NUMBER: _ClassVar[int]
     requests: int
     output_tokens: int
     energy_joules: float
@@ -834,7 +852,10 @@ class EvaluationCost(_message.Message):
     judge_joules: float
     judge_g: float
     judge_price: float
-    def __init__(self, requests: _Optional[int] = ..., output_tokens: _Optional[int] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., carbon_g: _Optional[float] = ..., judge_calls: _Optional[int] = ..., judge_cached: _Optional[int] = ..., judge_input_tokens: _Optional[int] = ..., judge_output_tokens: _Optional[int] = ..., judge_joules: _Optional[float] = ..., judge_g: _Optional[float] = ..., judge_price: _Optional[float] = ...) -> None: ...
+    carbon_unknown: bool
+    judge_joules_unknown: bool
+    left_out: int
+    def __init__(self, requests: _Optional[int] = ..., output_tokens: _Optional[int] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., carbon_g: _Optional[float] = ..., judge_calls: _Optional[int] = ..., judge_cached: _Optional[int] = ..., judge_input_tokens: _Optional[int] = ..., judge_output_tokens: _Optional[int] = ..., judge_joules: _Optional[float] = ..., judge_g: _Optional[float] = ..., judge_price: _Optional[float] = ..., carbon_unknown: _Optional[bool] = ..., judge_joules_unknown: _Optional[bool] = ..., left_out: _Optional[int] = ...) -> None: ...
 
 class ReportEvaluationRequest(_message.Message):
     __slots__ = ("evaluation", "actor")

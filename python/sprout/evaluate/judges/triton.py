@@ -10,7 +10,14 @@ import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 
-from sprout.errors import EngineError, EngineUnavailable, JudgeError, RequestCancelled
+from sprout.errors import (
+    EngineError,
+    EngineUnavailable,
+    JudgeError,
+    RequestCancelled,
+    RequestError,
+)
+from sprout.evaluate.asking import EVALUATION_MARK
 from sprout.evaluate.judges.instructions import Prompt
 from sprout.evaluate.judges.model import Reply, Turn
 from sprout.evaluate.judges.reply import MAX_CHARS
@@ -66,6 +73,14 @@ class TritonLine:
                 answer = self._ask(client, prompt, stop)
         except _Oversized:
             return Reply(failed=Reason.OVERSIZED)
+        except RequestError as error:
+            if EVALUATION_MARK in str(error):
+                raise JudgeError(
+                    f"Triton at {self._address} does not know this evaluation's token ({error}): "
+                    "name the same file for both (evaluate.schedule.token_file), and start Triton "
+                    "again"
+                ) from None
+            return Reply(failed=Reason.REJECTED)
         except EngineUnavailable:
             return Reply(failed=Reason.UNAVAILABLE)
         except EngineError as error:
@@ -88,7 +103,7 @@ class TritonLine:
 
         marks: dict[str, str | bool] = {"sprout_sample": False}
         if self._token is not None:
-            marks["sprout_evaluate"] = self._token()
+            marks[EVALUATION_MARK] = self._token()
         return client.ask(
             f"{prompt.system}\n\n{prompt.user}",
             max_tokens=self._max_tokens,

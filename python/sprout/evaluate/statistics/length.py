@@ -22,7 +22,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sprout.evaluate.statistics.position import Corrected, corrected
+from sprout.evaluate.statistics.logistic import fit
+from sprout.evaluate.statistics.position import Corrected, at_zero
 from sprout.proof.interval import CONFIDENCE
 
 Array = NDArray[np.float64]
@@ -31,6 +32,7 @@ Array = NDArray[np.float64]
 @dataclass(frozen=True, eq=False)
 class Length:
     corrected: Corrected  # its coefficient is phi; > 0: the longer answer is preferred
+    classes: dict[str, Corrected]  # by name, at the common phi
     scale_tokens: float  # s
     reach: float  # share of pairs with d >= 0 or d <= 0, whichever is rarer
 
@@ -62,9 +64,7 @@ def without(
         raise ValueError("every pair differs alike in length: no effect of length can be told")
     if labels is not None and len(labels) != n:
         raise ValueError(f"{len(labels)} classes for {n} prompts")
-    names, of = np.unique(
-        np.zeros(n) if labels is None else np.asarray(labels), return_inverse=True
-    )
+    names, of = np.unique(np.asarray([""] * n if labels is None else labels), return_inverse=True)
     w = np.ones(n) if weights is None else np.asarray(weights, dtype=np.float64)
     cells = np.eye(len(names) * others)  # one column per class and level
     x = np.column_stack(
@@ -73,14 +73,11 @@ def without(
             np.tanh(more / scale).ravel(),
         ]
     )
-    share = np.bincount(of, weights=w) / w.sum()
-    found = corrected(
-        rows[:, 1:].ravel() / 2,
-        x,
-        np.repeat(np.arange(n), others),
-        np.repeat(w, others),
-        confidence=confidence,
-        mix=np.kron(share, np.eye(others)),
-    )
+    found = fit(rows[:, 1:].ravel() / 2, x, np.repeat(np.arange(n), others), np.repeat(w, others))
+
+    def averaged(shares: Array) -> Corrected:
+        return at_zero(found, n, confidence=confidence, mix=np.kron(shares, np.eye(others)))
+
+    classes = dict(zip(names.tolist(), map(averaged, np.eye(len(names))), strict=True))
     reach = min(float((more >= 0).mean()), float((more <= 0).mean()))
-    return Length(found, scale, reach)
+    return Length(averaged(np.bincount(of, weights=w) / w.sum()), classes, scale, reach)

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sprout.evaluate.statistics.logistic import fit, logistic
+from sprout.evaluate.statistics.logistic import Fit, fit, logistic
+from sprout.evaluate.statistics.quality import MOST_SCORE
 from sprout.proof.interval import CONFIDENCE, Absent, Interval, student_t
 
 Array = NDArray[np.float64]
@@ -42,6 +43,9 @@ class Corrected:
     preferences: Array  # (levels,) q, q_0 = 1
     covariance: Array  # (levels, levels)
     coefficient: Interval  # what was taken out: log-odds
+    # (levels,) what q is off by where the coefficient is off by one standard error: the part of the
+    # error that all q at this coefficient have in common, shared shared' in their covariances.
+    shared: Array
 
 
 def measure(orders: ArrayLike, *, confidence: float = CONFIDENCE) -> Position | Absent:
@@ -82,22 +86,27 @@ def corrected(
     weights: Array | None,
     *,
     confidence: float,
-    mix: Array | None = None,
 ) -> Corrected:
-    """Of a regression whose last column is what is taken out. The ones before are one per level but
-    L0; or, with `mix` (levels - 1, columns - 1), cells whose shares are averaged to those."""
+    """Of a regression with one column per level but L0, and last what is taken out."""
     found = fit(y, x, prompts, weights)
+    return at_zero(found, len(np.unique(prompts)), confidence=confidence)
+
+
+def at_zero(found: Fit, prompts: int, *, confidence: float, mix: Array | None = None) -> Corrected:
+    """q where the last column is 0. The coefficients before it are one per level but L0; or, with
+    `mix` (levels - 1, columns - 1), of cells whose q are averaged to those."""
     p = logistic(found.coefficients[:-1])
     average = np.eye(len(p)) if mix is None else mix
     slope = np.zeros((len(average) + 1, len(p) + 1))
     slope[1:, :-1] = average * (2 * p * (1 - p))
     taken, error = found.coefficients[-1], float(np.sqrt(found.covariance[-1, -1]))
-    degrees = max(len(np.unique(prompts)) - 1, LEAST_DEGREES)
+    degrees = max(prompts - 1, LEAST_DEGREES)
     half = student_t((1 + confidence) / 2, degrees) * error
     return Corrected(
-        np.concatenate([[1.0], 2 * average @ p]),
+        np.concatenate([[1.0], np.minimum(2 * average @ p, MOST_SCORE["pairwise"])]),
         slope @ found.covariance @ slope.T,
         Interval(float(taken), float(taken) - half, float(taken) + half, confidence),
+        slope @ found.covariance[:, -1] / error if error > 0 else np.zeros(len(slope)),
     )
 
 

@@ -105,22 +105,35 @@ def measure(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be in (0, 1): {confidence}")
     v = w / w.sum()
-    q = v @ rows
+    q = np.minimum(v @ rows, MOST_SCORE[method])  # rounding may take a mean past every score
     effective = float(1.0 / (v**2).sum())
     influence = v[:, None] * (rows - q)
-    blank, spread = _says_nothing(method, levels)
+    spread = blank(method, levels)[1]
     sampling = influence.T @ influence * n / (n - 1) if n > 1 else spread
     covariance = sampling + spread / effective**2
-    with_blank = (effective * q + blank) / (effective + 1)
+    found = ratios(q, covariance, effective, method=method, confidence=confidence)
+    return Quality(task, method, n, effective, q, covariance, found)
+
+
+def ratios(
+    q: Array,
+    covariance: Array,
+    effective: float,
+    *,
+    method: Method,
+    confidence: float = CONFIDENCE,
+) -> tuple[Interval | Absent, ...]:
+    """(levels,) intervals of q_i / q_0, of q (levels,), its covariance and effective prompts."""
+    with_blank = (effective * q + blank(method, len(q))[0]) / (effective + 1)
     t = student_t((1 + confidence) / 2, max(effective - 1, LEAST_DEGREES))
-    ratios: list[Interval | Absent] = [
+    found: list[Interval | Absent] = [
         Interval(1.0, 1.0, 1.0, confidence) if q[0] > 0 else _undefined(0)
     ]
-    for i in range(1, levels):
-        ratios.append(
+    for i in range(1, len(q)):
+        found.append(
             _ratio(i, q, with_blank, covariance, method=method, t=t, confidence=confidence)
         )
-    return Quality(task, method, n, effective, q, covariance, tuple(ratios))
+    return tuple(found)
 
 
 def checked(
@@ -145,7 +158,7 @@ def checked(
     return rows, w
 
 
-def _says_nothing(method: Method, levels: int) -> tuple[Array, Array]:
+def blank(method: Method, levels: int) -> tuple[Array, Array]:
     """Mean (levels,) and covariance (levels, levels) of a judgment with every outcome alike."""
     if method == "pairwise":  # 0 or 2
         spread = np.eye(levels)
@@ -181,9 +194,10 @@ def _ratio(
     low, high = wilson(float(p), float(near * (1 - near)) / variance, t)
     if method == "pairwise":
         return Interval(2 * float(p), 2 * low, 2 * high, confidence)
-    return Interval(
-        float(q[i] / q[0]), low / (1 - low), high / (1 - high) if high < 1 else math.inf, confidence
-    )
+    value = float(q[i] / q[0])
+    # p / (1 - p) and q_i / q_0 are rounded differently.
+    low, high = (end / (1 - end) if end < 1 else math.inf for end in (low, high))
+    return Interval(value, min(low, value), max(high, value), confidence)
 
 
 def wilson(share: float, n: float, z: float) -> tuple[float, float]:

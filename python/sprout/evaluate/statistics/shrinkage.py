@@ -28,7 +28,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sprout.evaluate.statistics.quality import Quality
+from sprout.evaluate.statistics.quality import MOST_SCORE, Quality
 
 Array = NDArray[np.float64]
 
@@ -40,7 +40,7 @@ class Shrunk:
     """One class after borrowing."""
 
     task: str
-    preferences: Array  # (levels,) q, >= 0
+    preferences: Array  # (levels,) q, as far as scores go
     covariance: Array  # (levels, levels) of these
     amount: float  # 0: its own judgments alone … 1: those of all classes
 
@@ -83,9 +83,9 @@ def shrink(classes: Sequence[Quality]) -> Shrinkage:
         covariance = spread - m @ spread + m @ mu_covariance @ m.T + unsure * np.outer(gap, gap)
         rank = np.linalg.matrix_rank(spread, hermitian=True)
         amount = float(np.clip(np.trace(m) / rank, 0, 1)) if rank else 0.0
-        found.append(
-            Shrunk(c.task, np.maximum(own - gap, 0), (covariance + covariance.T) / 2, amount)
-        )
+        # B is of all levels together, so a level may be drawn past what a score can be.
+        moved = np.clip(own - gap, 0, MOST_SCORE[c.method])
+        found.append(Shrunk(c.task, moved, (covariance + covariance.T) / 2, amount))
     return Shrinkage(tuple(found), mu, b)
 
 
