@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from round_priors import ROUND_PRIORS
+from some_evaluation import evaluation
 
 from sprout.carbon import Chain, Feed, Intensity
 from sprout.carbon.intensity import Series
@@ -384,6 +385,31 @@ def test_a_pause_is_stored_though_its_caller_gave_up(
         store.add_outcomes(outcomes(loop, 0, 7.0, 1, 1))  # of a policy that is stored too
         assert store.measured(1, loop._pack.hash, 1)[0].outcomes == 1
         assert loop.reasons() == {}
+
+    asyncio.run(scenario())
+
+
+def test_an_evaluation_is_taken_in_though_its_caller_gave_up(
+    grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+
+    async def scenario() -> None:
+        loop, _ = await started(grid, store)
+        take = loop.evaluations.take
+
+        def slow(*given: Any) -> bool:
+            release.wait(10)
+            return take(*given)
+
+        monkeypatch.setattr(loop.evaluations, "take", slow)
+        message = evaluation("e1")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(loop.evaluated(message), 0.05)
+        release.set()
+        await loop.evaluated(message)  # sent again: nothing new
+        assert current(loop).explanation.evaluation == "e1"
+        assert [entry.action for _, entry in store.audit(10)].count("evaluation") == 1
 
     asyncio.run(scenario())
 

@@ -246,6 +246,10 @@ def test_what_was_paid_for_counts_whether_it_is_used_or_not() -> None:
 
 def test_slots_are_shared_and_end_with_the_evaluation() -> None:
     slots, stop = Slots(1), threading.Event()
+    assert slots.in_flight == 0
+    with slots.asking():
+        assert slots.in_flight == 1
+    assert slots.in_flight == 0
     with slots.one(stop):
         stop.set()
         with pytest.raises(RequestCancelled), slots.one(stop):

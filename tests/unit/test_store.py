@@ -162,6 +162,27 @@ def test_grams_of_an_older_store_have_no_series(tmp_path: Path) -> None:
         store.close()
 
 
+def test_an_upgrade_that_fails_half_way_can_be_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "old.sqlite"
+    old = Store(path)
+    old.add_outcomes(rows(outcome(1)))
+    old.close()
+    with sqlite3.connect(path) as db:  # as version 1 left it
+        db.execute("DROP TABLE grams")
+        db.execute("ALTER TABLE outcomes DROP COLUMN tenant")
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with monkeypatch.context() as patch:
+        patch.setitem(tables.UPGRADES, 2, ("INSERT INTO grams SELECT * FROM nowhere",))
+        with pytest.raises(ControlError):
+            Store(path)
+    store = Store(path)
+    assert store.totals()[0]["carbon_g_by_series"] == {tables.BEFORE_SERIES: 0.5}
+    store.close()
+
+
 def test_totals_by_arm(store: Store) -> None:
     store.add_outcomes(
         rows(

@@ -105,7 +105,10 @@ def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: boo
     found = _finished(cfg, id_)
     agreement = None
     if other:
-        agreement = evaluate_view.agreement(found, _finished(cfg, other))
+        second = _finished(cfg, other)
+        if second.key.levels != found.key.levels:
+            raise ConfigError(f"{other} is of other levels: {', '.join(second.key.levels)}")
+        agreement = evaluate_view.agreement(found, second)
     saved = _saved(cfg)
     if picture is not None:
         from sprout.console.evaluate_plots import draw

@@ -131,6 +131,7 @@ class Loop:
         self._solved = Solved()
         self._solving = asyncio.Lock()
         self._deciding: set[asyncio.Task[pb.Policy]] = set()  # held, so that they run to their end
+        self._taking: set[asyncio.Task[pb.Policy | None]] = set()  # likewise
         self.started_at = wall()
         # Above every epoch before it, even if the clock was set back in between.
         epoch = max(int(self.started_at), store.last_epoch() + 1)
@@ -221,6 +222,12 @@ class Loop:
         Stored before it is followed: whoever found it out forgets it when told so. None where there
         is no policy yet. ControlError where the store fails; ValueError as in `Evaluations.take`.
         """
+        taking = asyncio.create_task(self._take(message, by))
+        self._taking.add(taking)  # whoever reports it may be gone before it is taken in
+        taking.add_done_callback(self._taking.discard)
+        return await asyncio.shield(taking)
+
+    async def _take(self, message: pb.Evaluation, by: Caller) -> pb.Policy | None:
         async with self._looking:
             before = self.evaluations.latest
             if await asyncio.to_thread(self.evaluations.take, message, self._wall()):

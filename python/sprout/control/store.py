@@ -107,6 +107,8 @@ class Store:
         self._engine = sa.create_engine(f"sqlite:///{path}", connect_args={"timeout": 5})
         sa.event.listen(self._engine, "connect", _pragmas)
         with self._writing() as db:
+            # The driver begins none before a change of tables: half an upgrade would stay.
+            db.exec_driver_sql("BEGIN IMMEDIATE")
             made_by = db.scalar(sa.text("PRAGMA user_version"))
             if made_by not in (0, *t.UPGRADES, t.VERSION):
                 raise ControlError(f"store {path}: made by another version of Sprout ({made_by})")

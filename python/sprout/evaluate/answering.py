@@ -90,7 +90,6 @@ class Answering:
         self._stop = threading.Event()
         self._lock = threading.Lock()
         self._tally = Tally()
-        self._in_flight = 0
         self._held_too_long = ""
         self._in_vain = 0  # questions in a row
         self._left_out: dict[str, str] = {}
@@ -186,16 +185,17 @@ class Answering:
         self, question: Question, index: int, max_tokens: int, *, repeated: bool
     ) -> client.Answer:
         """What it took counts as soon as it has come."""
-        self._count(requests=1, repeated=int(repeated), in_flight=1)
+        self._count(requests=1, repeated=int(repeated))
         failed = 1
         try:
-            said = self._asker.ask(question, self._levels[index], max_tokens, self._check)
+            with self._slots.asking():
+                said = self._asker.ask(question, self._levels[index], max_tokens, self._check)
             failed = int(said.receipt is None)
         except (RequestError, ConfigError):
             failed = 0  # refused
             raise
         finally:
-            self._count(in_flight=-1, failed=failed)
+            self._count(failed=failed)
         if said.receipt is not None:
             self._receipt(said, said.receipt)
         return said
@@ -213,7 +213,7 @@ class Answering:
 
     def _wait(self) -> None:
         """Until a request may start. RequestCancelled: it must not."""
-        held_s, why = self._gate.wait(lambda: self._in_flight, self._stop)
+        held_s, why = self._gate.wait(lambda: self._slots.in_flight, self._stop)
         self._count(held=int(held_s > 0), held_s=held_s)
         if why:
             with self._lock:
@@ -249,10 +249,9 @@ class Answering:
             truncated=said.output_tokens >= max_tokens,
         )
 
-    def _count(self, *, in_flight: int = 0, **more: float) -> None:
+    def _count(self, **more: float) -> None:
         """more: of Tally."""
         with self._lock:
-            self._in_flight += in_flight
             counts: dict[str, Any] = {
                 name: getattr(self._tally, name) + n for name, n in more.items()
             }

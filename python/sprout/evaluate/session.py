@@ -97,9 +97,14 @@ class Session:
     def levels(self) -> tuple[str, ...]:
         return self._pack.levels
 
+    @property
+    def _most(self) -> int:
+        """Questions."""
+        return self._options.most or self._cfg.evaluate.schedule.prompts
+
     def sample(self) -> Sample:
         """EvaluationError where there is no prompt to ask."""
-        most = self._options.most or self._cfg.evaluate.schedule.prompts
+        most = self._most
         path = self._options.prompts or self._cfg.evaluate.prompts_file
         if path is not None:
             found = questions.read_file(path)
@@ -279,7 +284,7 @@ class Session:
         if not found.pooled.preferences[0] > 0:
             raise EvaluationError(
                 f"{self.levels[0]} was never preferred, or never right, in {len(judged)} prompts: "
-                "nothing can be relative to it. They are kept: run it again with more prompts"
+                "nothing can be relative to it: run it again with more prompts"
             )
         message = self._message(judge, journal, sample, found, stopped=stopped)
         message.cost.CopyFrom(evaluation.cost())
@@ -336,12 +341,13 @@ class Session:
             return
         gate = Gate(traffic, schedule.max_client_requests, hold_s=schedule.hold_s)
         with self._slots.one(stop):
-            _, why = gate.wait(lambda: 0, stop)
+            _, why = gate.wait(lambda: self._slots.in_flight, stop)
             if stop.is_set():
                 raise RequestCancelled("the evaluation was cancelled")
             if why:
                 raise JudgeError(why)
-            yield
+            with self._slots.asking():
+                yield
 
     def _judge_traffic(self) -> Traffic | None:
         """Of the clients who share the judge's server; None: that is not ours to spare."""
@@ -357,7 +363,9 @@ class Session:
             method=judge.method,
             prompts=sample.said,
             levels=self.levels,
-            sampling=f"at most {self._cfg.evaluate.schedule.max_tokens} tokens, seed {asking.SEED}",
+            sampling=f"at most {self._cfg.evaluate.schedule.max_tokens} tokens, seed {asking.SEED}"
+            # What a sampled prompt stands for follows from how many were drawn.
+            + ("" if sample.own else f", {self._most} drawn"),
             engine=asking.engine(self._cfg),
             draw=self._options.seed,
         )

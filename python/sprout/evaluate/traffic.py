@@ -100,6 +100,19 @@ class Slots:
 
     def __init__(self, most: int) -> None:
         self._free = BoundedSemaphore(most)
+        self._lock = Lock()
+        self.in_flight = 0  # that have started
+
+    @contextmanager
+    def asking(self) -> Iterator[None]:
+        """While a request is in flight."""
+        with self._lock:
+            self.in_flight += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self.in_flight -= 1
 
     @contextmanager
     def one(self, stop: Event) -> Iterator[None]:
