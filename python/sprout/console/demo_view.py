@@ -111,7 +111,7 @@ def _comparison(result: Result) -> Table:
     for name in ("mix", "tokens", energy, "mg CO2e", "without", "saved"):
         table.add_column(name, justify="right", no_wrap=True)
     for arm, t in totals(result).items():
-        beside = (f"{1e3 * t['without_carbon_g']:.1f}", f"{100 * t['saved_fraction']:.0f} %")
+        beside = (f"{1e3 * t['without_carbon_g']:.1f}", f"{round(100 * t['saved_fraction'])} %")
         table.add_row(
             ARMS[arm],
             ", ".join(f"{n} {level}" for level, n in t["mix"].items()),
