@@ -25,8 +25,9 @@ std::span<const T> view(const In<T>& array) {
   return {array.data(), static_cast<std::size_t>(array.size())};
 }
 
-// The texts as they are; the list keeps them alive.
-std::vector<std::string_view> views(const py::list& texts) {
+// The texts as they are; the tuple keeps them alive. The caller's own list would not: another
+// thread may change it while the GIL is released.
+std::vector<std::string_view> views(const py::tuple& texts) {
   std::vector<std::string_view> found;
   found.reserve(texts.size());
   for (const py::handle text : texts) {
@@ -40,7 +41,8 @@ std::vector<std::string_view> views(const py::list& texts) {
 py::tuple slots_many(const py::list& texts, const std::vector<std::uint32_t>& orders,
                      std::uint32_t bits) {
   const Grams grams(orders, bits);
-  const auto found = views(texts);
+  const py::tuple held(texts);
+  const auto found = views(held);
   In<std::int64_t> starts(static_cast<py::ssize_t>(found.size() + 1));
   std::int64_t* const start = starts.mutable_data();
   start[0] = 0;
@@ -60,7 +62,8 @@ using Rows = void (Scorer::*)(std::string_view, std::span<double>) const noexcep
 
 py::array_t<double> many(const Scorer& scorer, const py::list& texts, std::uint32_t width,
                          Rows row) {
-  const auto found = views(texts);
+  const py::tuple held(texts);
+  const auto found = views(held);
   Out out({static_cast<py::ssize_t>(found.size()), static_cast<py::ssize_t>(width)});
   double* at = out.mutable_data();
   {

@@ -230,3 +230,26 @@ def test_only_hints_are_forwarded_and_no_floats():
     }
     given = '{"sprout_tenant":"acme","sprout_task":"chat","tenant":"x"}'
     assert forwarded(given) == {"sprout_tenant": "acme", "sprout_task": "chat"}
+
+
+@pytest.mark.parametrize("error", [None, EngineUnavailable("half a pair: \ud83d")])
+def test_an_end_that_can_not_be_sent_is_an_error_then(desk, error):
+    class Broken(FakeCall):
+        tries = 0
+
+        def answer(self, outputs):
+            self._refuse(outputs)
+
+        def fail(self, error):
+            self._refuse(error)
+
+        def _refuse(self, end):
+            self.tries += 1
+            if self.tries == 1:
+                raise TypeError("that is no UTF-8")
+            super().fail(end)
+
+    call = Broken([texts("a")], error=error)
+    desk.take(call)
+    assert isinstance(call.end, EngineUnavailable)
+    assert "could not be sent" in str(call.end)

@@ -6,6 +6,7 @@ tests/system/test_engine_vllm.py.
 """
 
 import ssl
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,52 @@ def test_a_server_without_detokenize_matches_stop_words_as_ids_alone(connect: Co
     finally:
         client.close()
         server.close()
+
+
+def test_a_server_that_sends_more_than_it_was_asked_for(
+    server: CompletionsServer, connect: Connect
+) -> None:
+    server.plans.put([server.token(10, 11, 12), server.token(13, 14), server.token(15)])
+    recorder = ask(connect(), max_tokens=4).wait()
+    assert recorder.ids == [10, 11, 12, 13]
+    assert (recorder.end.reason, recorder.end.output_tokens) == (Reason.LENGTH, 4)
+
+
+def test_an_end_behind_the_last_token_that_was_asked_for_is_still_heard(
+    server: CompletionsServer, connect: Connect
+) -> None:
+    server.plans.put([server.token(10, 11), server.token(finish="stop", stop_reason="l")])
+    assert ask(connect(), max_tokens=2).wait().end.reason is Reason.STOP_WORD
+    server.plans.put([server.token(10, 11, END, finish="stop")])
+    assert ask(connect(), max_tokens=2).wait().end.reason is Reason.END_ID
+
+
+def test_an_answer_ends_with_its_reason_not_with_its_stream(
+    server: CompletionsServer, connect: Connect
+) -> None:
+    over = threading.Event()
+
+    def lingers(handler: Any) -> None:
+        handler.begin()
+        handler.event(server.token(10, finish="length"))
+        over.wait()
+
+    server.plans.put(lingers)
+    try:
+        recorder = ask(connect(), max_tokens=1).wait()
+        assert (recorder.ids, recorder.end.reason) == ([10], Reason.LENGTH)
+    finally:
+        over.set()
+
+
+def test_tokens_that_are_none_are_the_server_s_failure(
+    server: CompletionsServer, connect: Connect
+) -> None:
+    client = connect()
+    server.plans.put([server.token(10), server.token(2**31)])
+    recorder = ask(client).wait()
+    assert (recorder.ids, type(recorder.error)) == ([10], EngineError)
+    assert ask(client).wait().error is None
 
 
 # Refusals.
@@ -273,6 +320,22 @@ def test_the_certificate_is_checked_and_connections_are_kept(tmp_path: Path) -> 
     finally:
         client.close()
         stranger.close()
+        server.close()
+
+
+def test_without_a_file_the_certificates_of_this_machine_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_authority(tmp_path)
+    monkeypatch.setenv("SSL_CERT_FILE", str(folder / "ca.pem"))  # OpenSSL's own
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(folder / "server.pem", folder / "server.key")
+    server = CompletionsServer(tls=tls)
+    client = OPENAI.connect(server)
+    try:
+        assert ask(client).wait().ids == [10, 11, 12, 13]
+    finally:
+        client.close()
         server.close()
 
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The slot without Triton: one end per request whatever happens, chunks, stop, cancel, ledger."""
 
+import errno
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from engine_fakes import FakeResponder
 
+from sprout.engines import marks
 from sprout.engines.base import Chunk, End, Generation, Reason, Sink
 from sprout.engines.settings import SlotSettings
 from sprout.engines.slot import Slot
@@ -192,6 +194,99 @@ def test_response_that_can_not_be_sent(slot: Callable[..., Slot]) -> None:
     assert ask(made).wait().error is None
 
 
+class Breaking(FakeResponder):
+    """Says no to the `number`th response, and to errors if told so."""
+
+    def __init__(self, number: int = 0, *, refused_errors: int = 0) -> None:
+        super().__init__()
+        self.number, self.refused_errors = number, refused_errors
+        self.tried = 0
+
+    def send(self, tensors: Any, final: bool) -> None:
+        self.tried += 1
+        if self.tried == self.number:
+            raise RuntimeError("shared memory is full")
+        super().send(tensors, final)
+
+    def fail(self, error: Any) -> None:
+        if self.refused_errors:
+            self.refused_errors -= 1
+            raise TypeError("that is no UTF-8")
+        super().fail(error)
+
+
+def test_tokens_that_waited_and_can_not_be_sent_end_one_stream(slot: Callable[..., Slot]) -> None:
+    """They leave by themselves: nothing of the engine's is handled as they fail."""
+    engine = ByHand()
+    made = slot(engine, chunk_interval_ms=20)
+    broken, other = Breaking(2), FakeResponder()
+    for responder in (broken, other):
+        made.accept("", request(streaming=YES), responder)
+    for token in (1, 2):
+        for sink in engine.sinks:
+            sink.on_chunk(Chunk([token]), time.monotonic_ns())
+    assert "could not be sent" in str(broken.wait().error)
+    assert engine.cancelled == [0]  # it would decode on for nobody
+    until(lambda: other.ids == [1, 2])
+    assert made._sender.is_alive()
+    assert ask(slot()).wait().error is None
+
+
+def test_tokens_that_are_no_int32_end_one_stream(slot: Callable[..., Slot]) -> None:
+    engine = ByHand()
+    made = slot(engine, chunk_interval_ms=20)
+    broken = FakeResponder()
+    made.accept("", request(streaming=YES), broken)
+    for token in (1, 2**63):
+        engine.sinks[0].on_chunk(Chunk([token]), time.monotonic_ns())
+    assert "could not be sent" in str(broken.wait().error)
+    other = FakeResponder()
+    made.accept("", request(), other)
+    engine.sinks[1].on_chunk(Chunk([1], end(output_tokens=1)), time.monotonic_ns())
+    assert other.wait().ids == [1]
+
+
+def test_a_final_response_that_can_not_be_sent_ends_with_an_error(
+    slot: Callable[..., Slot],
+) -> None:
+    made = slot()
+    broken = Breaking(1)
+    made.accept("", request(), broken)
+    assert "could not be sent" in str(broken.wait().error)
+    assert ask(made).wait().error is None
+
+
+@pytest.mark.parametrize("refused", [1, 2])
+def test_an_error_that_can_not_be_sent(slot: Callable[..., Slot], refused: int) -> None:
+    """A plain one takes its place; if that goes wrong as well, others are still served."""
+    engine = ByHand()
+    made = slot(engine)
+    broken, other = Breaking(refused_errors=refused), FakeResponder()
+    for responder in (broken, other):
+        made.accept("", request(), responder)
+    engine.sinks[0].on_error(EngineUnavailable("half a pair: \ud83d"))
+    engine.sinks[1].on_error(EngineUnavailable("gone"))
+    other.wait()
+    if refused == 1:
+        assert "could not be sent" in str(broken.wait().error)
+
+
+def test_an_answer_that_fails_before_submit_returns_is_cancelled(
+    slot: Callable[..., Slot],
+) -> None:
+    class Quick(ByHand):
+        def submit(self, generation: Generation, sink: Sink) -> Any:
+            handle = super().submit(generation, sink)
+            sink.on_chunk(Chunk([1]), time.monotonic_ns())
+            responder.wait()
+            return handle
+
+    engine = Quick()
+    responder = Breaking(1)
+    slot(engine).accept("", request(streaming=YES), responder)
+    assert engine.cancelled == [0]
+
+
 def test_close_ends_open_streams(slot: Callable[..., Slot]) -> None:
     made = slot(echo_tokens_per_s=5)
     responders = [ask(made, streaming=YES, tokens=500) for _ in range(8)]
@@ -309,6 +404,28 @@ def test_ticket_of_nobody_is_counted_and_served(slot: Callable[..., Slot], tmp_p
     [reader] = segments(tmp_path)
     assert reader.counters()[Counter.UNATTRIBUTED] == 1
     assert reader.counters()[Counter.CHUNKS] == 1
+
+
+def test_flights_are_marked_where_there_is_no_room_for_counters(
+    slot: Callable[..., Slot], opener: Segment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the agent takes a flight under way for one that never arrived."""
+
+    def full(*_: Any) -> Segment:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(marks.Segment, "create", full)
+    engine = ByHand()
+    made = slot(engine, shm_dir=tmp_path)
+    ticket = open_flight(opener)
+    assert flight_of(opener, ticket)["heartbeat_ns"] == 0
+    responder = ask(made, flight=ticket)
+    assert flight_of(opener, ticket)["heartbeat_ns"] > 0  # it has arrived
+    engine.sinks[0].on_scheduled(2_000)
+    until(lambda: flight_of(opener, ticket)["scheduled_ns"] == 2_000)
+    engine.sinks[0].on_chunk(Chunk([1], end(output_tokens=1)), time.monotonic_ns())
+    responder.wait()
+    assert Phase(flight_of(opener, ticket)["phase"]) is Phase.FINISHED
 
 
 def test_without_a_ledger_directory(slot: Callable[..., Slot], tmp_path: Path) -> None:

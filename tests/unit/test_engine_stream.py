@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from sprout.engines.base import Reason
-from sprout.engines.events import EventParser, cut
+from sprout.engines.events import EventParser, cut, token_ids
 from sprout.engines.llama_stream import Tokens
-from sprout.errors import EngineUnavailable
+from sprout.errors import EngineError, EngineUnavailable
 
 # Three tokens that make one character, as in SmolLM2's vocabulary.
 PARTY = "🎉"
@@ -81,6 +81,10 @@ def test_half_a_character_at_the_limit_is_dropped() -> None:
     assert run(event("a", 1, 1), last("limit", 3)) == ([[1], []], Reason.LENGTH)
 
 
+def read(parser: EventParser, pieces: list[bytes]) -> list[dict[str, Any]]:
+    return [event for piece in pieces for event in parser.feed(piece)]
+
+
 def test_parser_takes_any_pieces() -> None:
     events = [event("a", 1, 1), event("ß", 2, 2), last("limit", 2)]
     wire = b": ping\n\n" + b"".join(b"data: " + json.dumps(e).encode() + b"\n\n" for e in events)
@@ -91,8 +95,58 @@ def test_parser_takes_any_pieces() -> None:
 
 
 @pytest.mark.parametrize(
+    "wire",
+    [
+        b'event: completion\ndata: {"n": 1}\n\n',
+        b'id: 7\r\nevent: completion\r\ndata: {"n": 1}\r\n\r\n',
+        b': ping\ndata: {"n": 1}\nretry: 5\n\n',
+        b'data: {"n":\ndata: 1}\n\n',
+        b'data:{"n":1}\n\ndata: [DONE]\n\n: ping\n\n\n\n',
+    ],
+)
+def test_parser_finds_the_data_among_other_fields(wire: bytes) -> None:
+    for size in (1, len(wire)):
+        pieces = [wire[at : at + size] for at in range(0, len(wire), size)]
+        assert read(EventParser(), pieces) == [{"n": 1}]
+
+
+@pytest.mark.parametrize("piece", [b"x" * 65536, b"data: " + b"1" * 1000 + b"\n"])
+def test_an_event_without_an_end_is_given_up(piece: bytes) -> None:
+    pieces = [piece] * (2 * (1 << 20) // len(piece))
+    with pytest.raises(EngineUnavailable, match="more than 1048576 bytes"):
+        read(EventParser(), pieces)
+
+
+def test_many_events_are_no_long_one() -> None:
+    parser = EventParser()
+    piece = b'data: {"n": "' + b"x" * 65536 + b'"}\n\n: ping\n\n'
+    assert sum(len(parser.feed(piece)) for _ in range(40)) == 40
+
+
+def test_an_event_may_repeat_a_long_prompt() -> None:
+    """vLLM's first one does."""
+    prompt = [2**31 - 1] * 200_000
+    wire = b"data: " + json.dumps({"prompt_token_ids": prompt}).encode() + b"\n\n"
+    pieces = [wire[at : at + 65536] for at in range(0, len(wire), 65536)]
+    assert len(read(EventParser(len(prompt)), pieces)) == 1
+    with pytest.raises(EngineUnavailable):
+        read(EventParser(), pieces)
+
+
+@pytest.mark.parametrize("token", [2**31, 2**63, -1, float("inf"), 1.5, "1", None])
+def test_numbers_that_are_no_ids(token: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        token_ids([1, token])
+    with pytest.raises(EngineError, match="no completion"):
+        run(event("a", token, 1))
+
+
+@pytest.mark.parametrize(
     ("wire", "message"),
     [
+        (b'event: error\ndata: {"message": "broken"}\n\n', "broken"),
+        (b"data: 7\n\n", "no JSON"),
+        (b"data: " + b"[" * 100_000 + b"\n\n", "no JSON"),
         (b'data: {"error": {"message": "broken"}}\n\n', "broken"),
         (b'error: {"message": "broken"}\n\n', "broken"),
         (b"data: {nonsense\n\n", "no JSON"),

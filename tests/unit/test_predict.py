@@ -4,6 +4,7 @@
 import hashlib
 import io
 import json
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -233,7 +234,7 @@ def with_arrays(predictor: Predictor, **changes: Any) -> bytes:
         ({"label": np.array([], dtype=np.int64)}, "0 judged"),
         ({"meta": np.frombuffer(b"{}", dtype=np.uint8)}, "description is malformed"),
         ({"meta": np.frombuffer(b"\xff\xfe", dtype=np.uint8)}, "description is malformed"),
-        ({"meta": np.array([{}], dtype=object)}, "archive is malformed"),
+        ({"meta": np.array([{}], dtype=object)}, r"meta is object \(1,\)"),
     ],
 )
 def test_a_malformed_file_says_what_is_wrong(
@@ -275,6 +276,90 @@ def test_an_archive_that_unpacks_without_end_is_refused(
     monkeypatch.setattr("sprout.predict.document.MOST_UNPACKED", 1000)
     with pytest.raises(PredictorError, match="unpacks to more"):
         parse(dump(told[1]))
+
+
+def with_member(predictor: Predictor, name: str, content: bytes, method: int) -> bytes:
+    """The file with one member's bytes in place of its own, and an honest checksum."""
+    body = io.BytesIO()
+    with (
+        zipfile.ZipFile(io.BytesIO(dump(predictor)[HEADER:])) as whole,
+        zipfile.ZipFile(body, "w") as made,
+    ):
+        for each in whole.namelist():
+            changed = each == f"{name}.npy"
+            made.writestr(
+                each,
+                content if changed else whole.read(each),
+                method if changed else zipfile.ZIP_DEFLATED,
+            )
+    return body.getvalue()
+
+
+def npy(header: str, data: bytes = b"", version: int = 1) -> bytes:
+    text = header.encode() + b"\n"
+    return b"\x93NUMPY" + bytes((version, 0)) + len(text).to_bytes(2, "little") + text + data
+
+
+TABLE = "{'descr': '|i1', 'fortran_order': False, 'shape': SHAPE}"
+
+
+@pytest.mark.parametrize(
+    ("content", "method", "what"),
+    [
+        # 100 TB that it does not hold, and other sizes that can't be
+        (npy(TABLE.replace("SHAPE", "(10000000, 10000000)"), b"abc"), 8, "not of the size"),
+        (npy(TABLE.replace("SHAPE", "(1, 2)"), b"abc"), 8, "not of the size"),
+        (npy(TABLE.replace("SHAPE", f"(0, {10**30})")), 8, "archive is malformed"),
+        (npy(TABLE.replace("SHAPE", "(-1, -3)"), b"abc"), 8, "archive is malformed"),
+        # headers that NumPy's parser fails at, each in another way
+        (npy(TABLE.replace("SHAPE", "(" * 150)), 8, "archive is malformed"),
+        (npy("-" * 9000 + "1"), 8, "archive is malformed"),
+        (npy(TABLE.replace("'|i1'", "()").replace("SHAPE", "()")), 8, "archive is malformed"),
+        (npy(TABLE.replace("SHAPE", "(1, 1)"), b"a", version=3), 8, r"format \(3, 0\)"),
+        (b"no array", 8, "archive is malformed"),
+        # decoders that take what memory the data say
+        (npy(TABLE.replace("SHAPE", "(1, 1)"), b"a"), zipfile.ZIP_LZMA, "by method 14"),
+        (npy(TABLE.replace("SHAPE", "(1, 1)"), b"a"), zipfile.ZIP_BZIP2, "by method 12"),
+    ],
+    ids=[
+        *("more than it holds", "less than it holds", "endless and empty", "negative"),
+        *("open parentheses", "deep expression", "type of nothing", "other format", "no header"),
+        *("lzma", "bzip2"),
+    ],
+)
+def test_a_crafted_array_is_refused_before_it_is_made(
+    told: tuple[Sample, Predictor], content: bytes, method: int, what: str
+) -> None:
+    with pytest.raises(PredictorError, match=what):
+        parse(packed(with_member(told[1], "table", content, method)))
+
+
+def test_a_crafted_archive_is_refused(told: tuple[Sample, Predictor]) -> None:
+    body = with_member(told[1], "table", npy(TABLE.replace("SHAPE", "(1, 1)"), b"a"), 8)
+    with zipfile.ZipFile(io.BytesIO(body)) as archive:
+        info = archive.getinfo("table.npy")
+    data = info.header_offset + 30 + len("table.npy")
+    spoilt = bytearray(body)
+    spoilt[data : data + info.compress_size] = b"\xff" * info.compress_size
+    with pytest.raises(PredictorError, match=r"malformed: error: .*decompressing"):
+        parse(packed(bytes(spoilt)))
+    encrypted = bytearray(body)
+    entry = body.index(b"PK\x01\x02")
+    encrypted[entry + 8] |= 1  # asks for a password
+    with pytest.raises(PredictorError, match="archive is malformed: RuntimeError"):
+        parse(packed(bytes(encrypted)))
+    twice = io.BytesIO(body)
+    with (
+        pytest.warns(UserWarning, match="Duplicate name"),
+        zipfile.ZipFile(twice, "a") as archive,
+    ):
+        archive.writestr("table.npy", b"")
+    with pytest.raises(PredictorError, match="an array twice"):
+        parse(packed(twice.getvalue()))
+    with zipfile.ZipFile(twice := io.BytesIO(body), "a") as archive:
+        archive.writestr("table", b"")
+    with pytest.raises(PredictorError, match="lacks or adds table"):
+        parse(packed(twice.getvalue()))
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

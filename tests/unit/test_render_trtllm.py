@@ -7,16 +7,18 @@ import shlex
 import shutil
 import stat
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from pydantic import BaseModel
 
 from sprout.cli import run
-from sprout.config import load
+from sprout.config import Config, load
 from sprout.engines.llmapi_load import WRITTEN_AGAINST
 from sprout.errors import ConfigError
-from sprout.serve.trtllm import commands, versions
+from sprout.serve.trtllm import commands, secrets, versions
 from sprout.serve.trtllm.deployment import ENGINES, Deployment
 from sprout.serve.trtllm.write import texts, write
 from sprout.units import node_id
@@ -55,6 +57,16 @@ def words(command: str) -> list[str]:
         ({"tensor_parallel": 4, "gpus": ("0", "1")}, r"tensor_parallel 4 .* gpus names 2 \(0,1\)"),
         ({"tensor_parallel": 1, "gpus": ("0", "1")}, r"tensor_parallel 1 .* gpus names 2"),
         ({"tensor_parallel": 2, "gpus": ("0", "0")}, "gpus 0,0: each once"),
+        ({"tensor_parallel": 2, "gpus": ("0", " 0")}, "gpus 0,0: each once"),
+        ({"tensor_parallel": 2, "gpus": ("0", "all")}, "'all' is neither an index nor a UUID"),
+        ({"gpus": ("all",)}, "'all' is neither"),
+        ({"gpus": ('GPU-x", "GPU-y',)}, "is neither an index nor a UUID"),
+        ({"gpus": ("GPU-x\n",), "tensor_parallel": 2}, "gpus names 1"),
+        ({"gpus": ("GPU-x\ny",)}, "is neither"),
+        ({"gpus": ("",)}, "'' is neither"),
+        ({"gpus": ("-1",)}, "'-1' is neither"),
+        ({"gpus": ("01",)}, "'01' is neither"),
+        ({"gpus": ("٣",)}, "is neither"),
         ({"unary_model": "ensemble"}, "unary_model ensemble while decoupled.*UNIMPLEMENTED"),
         ({"unary_model": "tensorrt_llm"}, "unary_model 'tensorrt_llm' is none of"),
         ({"postprocessing_instances": 2}, "postprocessing_instances 2 while decoupled"),
@@ -190,7 +202,9 @@ def test_files(tmp_path: Path, engine: Any, tensor_parallel: int) -> None:
     written = write(cfg, deployment, out)
     own = {"tensorrtllm": "build_engine.sh", "llmapi": "options.json"}[engine]
     common = {"Containerfile", "README.md", "compose.yaml", "launch.sh", "sprout.toml"}
-    assert {path.name for path in written} == common | {own, "model_repository", "state"}
+    assert {path.name for path in written} == common | {own, "model_repository", "secrets"}
+    assert stat.S_IMODE((out / "secrets").stat().st_mode) == 0o700
+    assert not list((out / "secrets").iterdir())
     for path in out.glob("*.sh"):
         subprocess.run(["bash", "-n", path], check=True)
         assert stat.S_IMODE(path.stat().st_mode) == 0o700
@@ -218,7 +232,7 @@ def test_files(tmp_path: Path, engine: Any, tensor_parallel: int) -> None:
 @pytest.mark.parametrize("engine", ENGINES)
 def test_compose_file(engine: Any) -> None:
     yaml = pytest.importorskip("yaml")
-    made = texts(Deployment(engine, tensor_parallel=2, gpus=("GPU-a", "GPU-b")), "n")
+    made = texts(Deployment(engine, tensor_parallel=2, gpus=("GPU-a", " GPU-b")), "n")
     compose = yaml.safe_load(made["compose.yaml"])
     services = compose["services"]
     assert set(services) == {"triton", "control", "agent"}
@@ -228,6 +242,10 @@ def test_compose_file(engine: Any) -> None:
     # The agent knows the living by their processes, and all three meet in one memory.
     assert services["agent"]["pid"] == "service:triton"
     assert all("shm:/run/sprout" in service["volumes"] for service in services.values())
+    # Not a folder of whoever rendered it: private_folder refuses another user's.
+    for name in ("control", "agent"):
+        [state] = [each for each in services[name]["volumes"] if each.endswith(":/var/lib/sprout")]
+        assert state.split(":")[0] in compose["volumes"]
     assert all(port.startswith("127.0.0.1:") for port in services["triton"]["ports"])
     stages = {service["build"]["target"] for service in services.values() if "build" in service}
     containerfile = made["Containerfile"]
@@ -235,6 +253,89 @@ def test_compose_file(engine: Any) -> None:
     mounted = [volume.split(":")[0] for volume in services["triton"]["volumes"]]
     assert ("./options.json" in mounted) == (engine == "llmapi")
     assert ("./build" in mounted) == (engine == "tensorrtllm")
+
+
+def with_files(folder: Path) -> tuple[Config, dict[str, Path]]:
+    """A configuration that names a file in each setting that can, and what it names."""
+    files = {setting: folder / f"my {setting}" for setting in secrets.SETTINGS}
+    flags = {setting: str(path) for setting, path in files.items()}
+    return load(environ={}, flags=flags | {"engine.key_file": str(folder / "my engine")}), files
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_each_file_that_the_configuration_names_is_mounted(tmp_path: Path, engine: Any) -> None:
+    yaml = pytest.importorskip("yaml")
+    cfg, files = with_files(tmp_path)
+    out = tmp_path / "out"
+    write(cfg, Deployment(engine), out)
+    beside = load(out / "sprout.toml", environ={})
+    there = {setting: secrets.SECRETS / setting for setting in files}
+    assert secrets.named(beside) == there
+    services = yaml.safe_load((out / "compose.yaml").read_text())["services"]
+    for name in ("control", "agent"):
+        assert f"./secrets:{secrets.SECRETS}:ro" in services[name]["volumes"]
+    # Triton gets the one that it reads, and not as the folder that Docker makes of a missing file.
+    token = "evaluate.schedule.token_file"
+    [bound] = [each for each in services["triton"]["volumes"] if isinstance(each, dict)]
+    assert (bound["source"], bound["target"]) == (f"./secrets/{token}", str(there[token]))
+    assert bound["read_only"] is True
+    assert bound["bind"] == {"create_host_path": False}
+    assert not any("secrets" in each for each in services["triton"]["volumes"] if each != bound)
+    preprocessing = (out / "model_repository" / "preprocessing" / "config.pbtxt").read_text()
+    assert f'"{there[token]}"' in preprocessing
+    # The README alone says where they were, by commands that put them where they are mounted from.
+    readme = (out / "README.md").read_text()
+    for path in out.rglob("*"):
+        if path.is_file() and path.name != "README.md":
+            assert str(tmp_path) not in path.read_text(), path
+    installs = [shlex.split(line) for line in readme.splitlines() if line.startswith("install ")]
+    assert {line[-1]: Path(line[-2]) for line in installs} == {
+        f"secrets/{setting}": path for setting, path in files.items()
+    }
+    assert not list((out / "secrets").iterdir())
+
+
+def test_the_readme_s_commands_fill_secrets(tmp_path: Path) -> None:
+    cfg, files = with_files(tmp_path)
+    out = tmp_path / "out"
+    for setting, path in files.items():
+        path.write_text(setting)
+    write(cfg, Deployment("llmapi"), out)
+    block = (out / "README.md").read_text().split("```bash\n")[1].split("```")[0]
+    subprocess.run(["bash", "-euc", block], cwd=out, check=True)
+    filled = {path.name: path.read_text() for path in (out / "secrets").iterdir()}
+    assert filled == {setting: setting for setting in files}
+    write(cfg, Deployment("llmapi", max_seq_len=2048), out)  # again: they stay
+    assert {path.name for path in (out / "secrets").iterdir()} == set(files)
+
+
+def test_no_file_named_none_needed(tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    write(load(environ={}), Deployment("llmapi"), tmp_path / "out")
+    assert "install -m" not in (tmp_path / "out" / "README.md").read_text()
+    compose = yaml.safe_load((tmp_path / "out" / "compose.yaml").read_text())
+    assert all(isinstance(each, str) for each in compose["services"]["triton"]["volumes"])
+
+
+def test_no_path_of_the_configuration_is_forgotten() -> None:
+    """A new setting that names a file is either mounted, or it is said here why it need not be."""
+    not_read = {
+        *("stack.state_dir", "stack.shm_dir"),  # set to the containers' own
+        *("triton.model_repositories", "engine.model", "engine.tokenizer_dir"),  # a stack's own
+        *("engine.key_file", "engine.ca_file", "engine.vllm_python"),  # of other engines
+        "energy.rapl_root",  # the kernel's
+        "energy.carbontracker_python",  # of profiling runs
+    }
+    assert set(paths_of(Config)) - not_read == set(secrets.SETTINGS)
+
+
+def paths_of(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from paths_of(kind, f"{prefix}{name}.")
+        elif kind is Path or Path in get_args(kind):
+            yield f"{prefix}{name}"
 
 
 def test_readme_names_the_model_for_unary_calls() -> None:

@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The compiled scorer against its NumPy reference, on arbitrary bytes."""
 
+import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -171,3 +173,25 @@ def test_a_batch_lets_other_threads_run() -> None:
     worker.join()
     quarter = (ends[1] - ends[0]) / 4
     assert any(ends[0] + quarter < moment < ends[1] - quarter for moment in seen)
+
+
+@pytest.mark.parametrize("call", ["score_many", "heads_many"])
+def test_texts_outlive_a_list_that_is_cleared_meanwhile(call: str) -> None:
+    """Sanitizers apart, freed memory may still hold what it held: so references are counted too."""
+    scorer = Scorer.of(orders=(1, 2, 3, 4, 5, 6, 7, 8), **weights(3, 40, 12))
+    many: Callable[[list[bytes]], Any] = getattr(scorer, call)
+    rng = np.random.default_rng(0)
+    texts = [rng.bytes(4000) for _ in range(2500)]
+    expected, found = many(list(texts)), []
+    first = texts[0]
+    references = sys.getrefcount(first)
+    worker = threading.Thread(target=lambda: found.append(many(texts)))
+    worker.start()
+    while worker.is_alive() and sys.getrefcount(first) == references:
+        pass  # until the call holds it
+    assert worker.is_alive(), "texts are not held while they are read"
+    texts.clear()
+    in_their_place = [bytearray(b"q" * 4032) for _ in range(2500)]
+    worker.join()
+    assert len(in_their_place) == 2500
+    assert np.array_equal(found[0], expected)

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What each kind of engine needs before it is started or spoken to, and what the doctor says."""
 
+import contextlib
 import re
 import sys
 import threading
@@ -408,6 +409,45 @@ def test_an_absent_deployment_is_told_from_one_that_is_there(server: Completions
     assert "nobody answers" in str(deployment.absent(cfg))
     with pytest.raises(SproutError):
         deployment.served(cfg)
+
+
+def test_a_deployment_that_answers_byte_by_byte_is_given_up(
+    server: CompletionsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = threading.Event()
+
+    def drip(handler: Any) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", "100000")
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while not over.wait(0.05):
+                handler.wfile.write(b" ")
+
+    monkeypatch.setattr(server, "get", drip)
+    monkeypatch.setattr(deployment, "_PATIENCE_S", 0.5)
+    try:
+        assert "has not answered within 0.5 s" in str(
+            deployment.absent(configure("openai", url=server.url))
+        )
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize("status", [200, 400])
+def test_a_deployment_that_answers_without_end_is_given_up(
+    server: CompletionsServer, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    def pour(handler: Any) -> None:
+        handler.send_response(status)
+        handler.send_header("Content-Length", str(1 << 40))
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(b" " * 65536)
+
+    monkeypatch.setattr(server, "get", pour)
+    assert "more than 16777216 bytes" in str(deployment.absent(configure("openai", url=server.url)))
 
 
 def test_doctor_finds_vllm_without_importing_it(local: Config) -> None:

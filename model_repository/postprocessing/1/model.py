@@ -67,4 +67,5 @@ def _failed(error: Exception) -> Any:
     if isinstance(error, RequestError):
         code = pb_utils.TritonError.INVALID_ARG
     message = str(error) if isinstance(error, SproutError) else f"postprocessing failed: {error}"
+    message = message.encode(errors="replace").decode()  # UTF-8 alone, whatever it quotes
     return pb_utils.InferenceResponse(error=pb_utils.TritonError(message, code))

@@ -62,6 +62,8 @@ class _Responder:
         return bool(self._sender.is_cancelled())
 
     def _end(self, message: str, code: Any) -> None:
+        # It takes UTF-8 alone: what a server says may hold half a surrogate pair.
+        message = message.encode(errors="replace").decode()
         error = pb_utils.TritonError(message, code)
         response = pb_utils.InferenceResponse(output_tensors=[], error=error)
         self._sender.send(response, flags=_FINAL)

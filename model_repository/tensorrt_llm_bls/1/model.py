@@ -95,7 +95,9 @@ class TritonCall:
         self._sender.send(pb_utils.InferenceResponse(output_tensors=tensors), flags=_FINAL)
 
     def fail(self, error: SproutError) -> None:
-        failed = pb_utils.TritonError(str(error), _code(error))
+        # UTF-8 alone: an error may quote text that is none.
+        message = str(error).encode(errors="replace").decode()
+        failed = pb_utils.TritonError(message, _code(error))
         self._sender.send(pb_utils.InferenceResponse(error=failed), flags=_FINAL)
 
 

@@ -3,6 +3,7 @@
 
 import asyncio
 import contextlib
+import json
 import logging
 import ssl
 from collections import OrderedDict
@@ -19,6 +20,9 @@ _CONNECT_S = 2.0
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 0.5
 _KEEPALIVE_S = 3.0  # less than uvicorn's 5 s, so that the server seldom hangs up first
 _REMEMBERED = 1024
+_ANSWER_BYTES = 16 << 20  # of one answer in JSON; a refusal may quote a prompt of a million tokens
+_LAST_WORDS_S = 1.0
+_QUOTED = 200  # bytes of a refusal that is no JSON
 
 Info = TypeVar("Info")
 _K = TypeVar("_K")
@@ -62,7 +66,8 @@ class EngineHttp(Generic[Info]):
             ),
             # The bytes of a stream are read as they come.
             headers={"Accept-Encoding": "identity"},
-            verify=tls or True,
+            # httpx's own default is a bundle of certificates that comes with Python packages.
+            verify=tls or ssl.create_default_context(),
             trust_env=False,  # no proxy stands between a slot and its engine
         )
 
@@ -126,14 +131,37 @@ class EngineHttp(Generic[Info]):
         """The answer to a POST of `body`, or to a GET where that is None."""
         response = await self._send(path, body, {})
         try:
-            await response.aread()
-            return response.json()
+            return json.loads(await self._read(response))
+        except (ValueError, RecursionError):
+            raise EngineUnavailable(f"{self.url}{path} answers with no JSON") from None
+
+    async def let_finish(self, pieces: AsyncIterator[bytes]) -> None:
+        """To a stream whose answer is complete: its connection can be used again if it ends soon.
+
+        Only where connections are kept; a server need not end its stream.
+        """
+        if not self.url.startswith("https:"):
+            return
+        with contextlib.suppress(TimeoutError, httpx.HTTPError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                async for _ in pieces:
+                    pass
+
+    async def _read(self, response: httpx.Response) -> bytes:
+        """All of an answer, which is closed then."""
+        body = bytearray()
+        try:
+            async for piece in response.aiter_bytes():
+                body += piece
+                if len(body) > _ANSWER_BYTES:
+                    raise EngineUnavailable(
+                        f"{self.url} answers with more than {_ANSWER_BYTES} bytes"
+                    )
         except httpx.HTTPError as error:
             raise self._gone(error) from None
-        except ValueError:
-            raise EngineUnavailable(f"{self.url}{path} answers with no JSON") from None
         finally:
             await response.aclose()
+        return bytes(body)
 
     async def _send(self, path: str, body: Any, extensions: dict[str, Any]) -> httpx.Response:
         """The response, its body unread. Tries again while nobody is there to answer, and once if
@@ -171,16 +199,13 @@ class EngineHttp(Generic[Info]):
             delay = min(2 * delay, _LAST_DELAY_S)
 
     async def _refused(self, response: httpx.Response) -> str:
+        body = await self._read(response)
         try:
-            await response.aread()
-            answer = response.json()
-        except httpx.HTTPError as gone:
-            raise self._gone(gone) from None
-        except ValueError:
+            answer = json.loads(body)
+        except (ValueError, RecursionError):
             answer = None
-        finally:
-            await response.aclose()
-        return self.refused(response.status_code, answer, response.text[:200])
+        text = body[:_QUOTED].decode(errors="replace")
+        return self.refused(response.status_code, answer, text)
 
     def _gone(self, error: Exception) -> EngineUnavailable:
         self._info = None

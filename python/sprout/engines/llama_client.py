@@ -88,7 +88,7 @@ class LlamaClient(EngineClient):
         """One completion of up to `count` tokens after the prompt and what is there already."""
         prompt = job.generation.input_ids.tolist() + job.ids
         tokens = Tokens(self._http.retokenize, self._http.detokenize)
-        parser = EventParser()
+        parser = EventParser(len(prompt))
         ask = {**ask, "prompt": prompt, "n_predict": count}
         async with self._http.stream("/completion", ask, job.scheduled) as pieces:
             async for piece in pieces:

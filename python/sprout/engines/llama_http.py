@@ -5,6 +5,7 @@ from typing import Any
 
 import httpx
 
+from sprout.engines.events import token_ids
 from sprout.engines.http import EngineHttp, Remembered, error_of
 from sprout.engines.llama_body import INFO_PROBE, ModelInfo, model_info
 from sprout.errors import EngineError, EngineUnavailable, PromptTooLong, RequestError
@@ -60,4 +61,7 @@ class LlamaHttp(EngineHttp[ModelInfo]):
     async def _tokenize(self, text: str) -> list[int]:
         question = {"content": text, "add_special": False, "parse_special": False}
         answer = await self.json("/tokenize", question)
-        return [int(token) for token in answer["tokens"]]
+        try:
+            return token_ids(answer["tokens"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineError(f"the engine sent no tokens of a text: {error!r}") from None

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sprout.engines.base import Reason
+from sprout.engines.events import token_ids
+from sprout.errors import EngineError
 
 _REASONS = {"eos": Reason.END_ID, "word": Reason.STOP_WORD, "limit": Reason.LENGTH}
 
@@ -33,13 +35,16 @@ class Tokens:
     _silent: list[int] = field(default_factory=list)  # passed on, their text is still to come
 
     async def take(self, event: dict[str, Any]) -> list[int]:
-        """The ids that this event makes known. The last event sets `reason`."""
+        """The ids that this event makes known. The last event sets `reason`. Raises EngineError."""
         predicted = event.get("tokens_predicted", self.predicted)
         if event.get("stop"):
             return self._finish(event, predicted)
-        ids: list[int] = event["tokens"]
-        text: str = event["content"]
-        missing = predicted - self.predicted - len(ids)
+        try:
+            ids = token_ids(event["tokens"])
+            text: str = event["content"]
+            missing = predicted - self.predicted - len(ids)
+        except (KeyError, TypeError, ValueError) as error:
+            raise EngineError(f"the engine sent no completion: {error!r}") from None
         self.predicted = predicted
         known, self._held = self._held, []
         self._silent += known

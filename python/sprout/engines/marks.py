@@ -21,11 +21,15 @@ class FlightMarks:
         self._segment: Segment | None = None
         self._flights: Flights | None = None
         if directory is not None:
+            # Each without the other: a flight that nobody marks counts as one that never arrived.
             try:
-                self._segment = Segment.create(directory, Role.ENGINE, 0, node_id)
                 self._flights = Flights(directory)
             except OSError as error:
                 log.warning("no flight ledger in %s, serving without: %s", directory, error)
+            try:
+                self._segment = Segment.create(directory, Role.ENGINE, 0, node_id)
+            except OSError as error:
+                log.warning("no counters in %s, serving without: %s", directory, error)
 
     def count(self, counter: Counter) -> None:
         if self._segment is not None:

@@ -69,15 +69,19 @@ class OpenAIClient(EngineClient):
         stop = [text for word in g.stop_words if (text := await self._http.text(word, model))]
         ask = body(g, model, stop=stop, repetition_penalty=self._repetition_penalty)
         tokens = Tokens()
-        parser = EventParser()
+        parser = EventParser(len(g.input_ids))
         async with self._http.stream("/v1/completions", ask, job.scheduled) as pieces:
             async for piece in pieces:
                 for event in parser.feed(piece):
+                    ids = tokens.take(event)
+                    left = g.max_tokens - len(job.ids)
+                    limit = Reason.LENGTH if len(ids) > left else None  # whatever it was asked for
                     # The server knows end_id; it may find a stop word's text, but not its ids.
-                    ids, reason = cut(job.ids, tokens.take(event), None, g.stop_words)
+                    ids, reason = cut(job.ids, ids[:left], None, g.stop_words)
                     job.tokens(ids)
-                    if reason is not None:
+                    if reason := reason or limit:
                         return reason
-        if tokens.reason is None:
-            raise EngineUnavailable("the engine went away during the answer")
-        return tokens.reason
+                    if tokens.reason is not None:
+                        await self._http.let_finish(pieces)
+                        return tokens.reason
+        raise EngineUnavailable("the engine went away during the answer")

@@ -11,6 +11,7 @@ model's own; TensorRT-LLM's tensors leave it out, so it is left out here. A stop
 from typing import Any
 
 from sprout.engines.base import Reason
+from sprout.engines.events import token_ids
 from sprout.errors import EngineError, EngineUnavailable
 
 _CUT_OFF = {"abort", "cancelled"}  # by the server, not by us: we do not listen then
@@ -54,7 +55,9 @@ class Tokens:
 
 
 def ids_of(choice: dict[str, Any]) -> list[int]:
-    """Token ids of a choice. Raises EngineError where it has text and no ids."""
+    """Token ids of a choice. Raises EngineError where it has text and no ids, and what `token_ids`
+    does.
+    """
     ids = choice.get("token_ids")
     if ids is None:
         if choice.get("text"):
@@ -63,4 +66,4 @@ def ids_of(choice: dict[str, Any]) -> list[int]:
                 "trtllm-serve, or another that takes return_token_ids"
             )
         return []
-    return [int(token) for token in ids]
+    return token_ids(ids)

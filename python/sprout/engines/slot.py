@@ -11,7 +11,7 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -114,6 +114,8 @@ class Slot:
         with self._lock:
             self._flights[flight] = None
         flight.handle = self._engine.submit(asked.generation, flight)
+        if flight.over:  # the sender gave it up before there was a handle to cancel
+            flight.handle.cancel()
 
     def close(self) -> None:
         """Open streams end with EngineUnavailable."""
@@ -144,13 +146,24 @@ class Slot:
                     return
                 self._heartbeat(now_ns)
                 continue
-            try:
-                self._handle(flight, now_ns, what)
-            except Exception:
-                log.exception("request %r", flight.asked.generation.request_id)
-                self._fail(flight, EngineError("the response could not be sent"))
+            self._guarded(self._handle, flight, now_ns, what)
             if self._waiting:
                 self._flush(now_ns)
+
+    def _guarded(self, step: Callable[..., None], flight: _Flight, *more: Any) -> None:
+        """What is wrong with one stream ends that stream, never the sender of them all."""
+        try:
+            step(flight, *more)
+        except Exception:
+            log.exception("request %r", flight.asked.generation.request_id)
+            error = EngineError("the response could not be sent")
+            try:
+                if flight.over:  # it was the final one
+                    flight.responder.fail(error)
+                else:
+                    self._fail(flight, error)
+            except Exception:
+                log.exception("request %r has no end", flight.asked.generation.request_id)
 
     def _patience_s(self) -> float | None:
         if not self._waiting:
@@ -182,19 +195,19 @@ class Slot:
         for flight in [*self._waiting]:
             chunk = flight.joiner.due(now_ns)
             if chunk is not None:
-                self._send(flight, chunk, now_ns)
+                self._guarded(self._send, flight, chunk, now_ns)
 
     def _send(self, flight: _Flight, chunk: Chunk, now_ns: int) -> None:
         self._waiting.discard(flight)
+        tensors = response(flight.asked, chunk)
         if chunk.end is None:
             self._marks.progress(flight.asked.ticket, flight.tokens, now_ns)
             self._marks.count(Counter.CHUNKS)
-            flight.responder.send(response(flight.asked, chunk), final=False)
+            flight.responder.send(tensors, final=False)
             return
         # Before it is sent: postprocessing looks up the engine's times as it closes the flight.
         self._marks.finished(flight.asked.ticket, chunk.end)
         self._marks.count(Counter.CHUNKS)
-        tensors = response(flight.asked, chunk)
         self._leave(flight)
         if flight.gone and chunk.end.reason is Reason.CANCELLED:
             flight.responder.abandon()
@@ -209,6 +222,8 @@ class Slot:
         generation: Generation = flight.asked.generation
         self._marks.failed(flight.asked.ticket, len(generation.input_ids), flight.tokens)
         self._leave(flight)
+        if flight.handle is not None:  # where the engine did not fail itself, it would decode on
+            flight.handle.cancel()
         flight.responder.fail(error)
 
     def _leave(self, flight: _Flight) -> None:

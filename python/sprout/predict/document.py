@@ -11,6 +11,7 @@ fingerprints, classes, outcomes and cross-fitted predictions. Nothing in it is e
 import hashlib
 import io
 import json
+import math
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,8 @@ _ARRAYS: dict[str, tuple[str, int]] = {
     "predicted_joules": ("f8", 2),
 }
 _JUDGED = tuple(_ARRAYS)[6:]
+_FILE = _ARRAYS | {"meta": ("u1", 1)}
+_NPY: Any = np.lib.format  # NumPy 1.26 has no types for it
 
 
 def assemble(sample: Sample, fitted: Fitted, meta: Meta) -> Predictor:
@@ -200,27 +203,50 @@ def parse(raw: bytes) -> Predictor:
 
 
 def _unpack(body: bytes) -> dict[str, NDArray[Any]]:
-    wanted = {*_ARRAYS, "meta"}
     try:
         with zipfile.ZipFile(io.BytesIO(body)) as archive:
-            if sum(each.file_size for each in archive.infolist()) > MOST_UNPACKED:
+            members = archive.infolist()
+            if sum(each.file_size for each in members) > MOST_UNPACKED:
                 raise PredictorError(f"unpacks to more than {MOST_UNPACKED >> 20} MiB")
-            names = {each.filename.removesuffix(".npy") for each in archive.infolist()}
-        if names != wanted:
-            raise PredictorError(f"lacks or adds {', '.join(sorted(names ^ wanted))}")
-        with np.load(io.BytesIO(body), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in wanted}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise PredictorError(f"its archive is malformed: {error}") from None
-    for name, (kind, dimensions) in _ARRAYS.items():
-        array = arrays[name]
-        if array.dtype != np.dtype(kind) or array.ndim != dimensions:
-            raise PredictorError(f"{name} is {array.dtype} {array.shape}")
-        if kind == "f8" and not np.isfinite(array).all():
+            names, wanted = [each.filename for each in members], {f"{name}.npy" for name in _FILE}
+            if odd := sorted(wanted ^ set(names)):
+                raise PredictorError(f"lacks or adds {', '.join(odd).replace('.npy', '')}")
+            if len(names) != len(wanted):
+                raise PredictorError("holds an array twice")
+            arrays = {each.filename[:-4]: _array(archive, each) for each in members}
+    except PredictorError:
+        raise
+    except Exception as error:  # a crafted file has many ways into zlib, zipfile, NumPy's header
+        what = f"{type(error).__name__}: {error}"
+        raise PredictorError(f"its archive is malformed: {what}") from None
+    for name, (kind, _) in _ARRAYS.items():
+        if kind == "f8" and not np.isfinite(arrays[name]).all():
             raise PredictorError(f"{name} holds numbers that are not finite")
-    if arrays["meta"].dtype != np.uint8:
-        raise PredictorError(f"meta is {arrays['meta'].dtype}")
     return arrays
+
+
+def _array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> NDArray[Any]:
+    """What its header says is checked before anything is made for it.
+
+    So no more is allocated than the archive's own sizes, whose sum MOST_UNPACKED bounds. LZMA and
+    bzip2 are refused: their decoders take what memory the data say.
+    """
+    name = member.filename[:-4]
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise PredictorError(f"{name} is packed by method {member.compress_type}")
+    with archive.open(member) as file:
+        version = _NPY.read_magic(file)
+        if version != (1, 0):  # that all arrays of ours are written in
+            raise PredictorError(f"{name} is of NumPy's format {version}")
+        shape, _, dtype = _NPY.read_array_header_1_0(file)
+        kind, dimensions = _FILE[name]
+        if dtype != np.dtype(kind) or len(shape) != dimensions:
+            raise PredictorError(f"{name} is {dtype} {shape}")
+        if math.prod(shape) * dtype.itemsize != member.file_size - file.tell():
+            raise PredictorError(f"{name} is not of the size that it names, {shape}")
+    with archive.open(member) as file:
+        array: NDArray[Any] = _NPY.read_array(file, allow_pickle=False)
+    return array
 
 
 def _consistent(found: Predictor) -> None:

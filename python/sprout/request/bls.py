@@ -7,6 +7,7 @@ from the chunks, and one watcher asks all calls whether their clients are still 
 gone, the engine is told to stop, under the id that the call runs by inside.
 """
 
+import contextlib
 import json
 import logging
 import threading
@@ -145,6 +146,8 @@ class Desk:
                 call.fail(error)
         except Exception:
             log.exception("an answer could not be sent")
+            with contextlib.suppress(Exception):  # refused where the final one has left already
+                call.fail(EngineUnavailable("the answer could not be sent"))
 
     def _is_gone(self, inner_id: str) -> bool:
         with self._lock:

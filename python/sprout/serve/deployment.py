@@ -8,10 +8,10 @@ from typing import TypeVar
 from sprout.config import Config
 from sprout.engines.openai_body import ServedModel
 from sprout.engines.openai_http import OpenAIHttp
-from sprout.errors import SproutError
+from sprout.errors import EngineUnavailable, SproutError
 from sprout.serve import engine
 
-_PATIENCE_S = 10.0  # for its first word; a full server answers later than an idle one
+_PATIENCE_S = 10.0  # for each answer; a full server answers later than an idle one
 _T = TypeVar("_T")
 
 
@@ -26,10 +26,12 @@ def absent(cfg: Config) -> str | None:
 
 def served(cfg: Config) -> ServedModel:
     """The model that requests will get, after one token of it. SproutError says what is wrong."""
-    return _asked(cfg, lambda http: http.info())
+    return _asked(cfg, lambda http: http.info(), answers=2)
 
 
-def _asked(cfg: Config, question: Callable[[OpenAIHttp], Awaitable[_T]]) -> _T:
+def _asked(cfg: Config, question: Callable[[OpenAIHttp], Awaitable[_T]], *, answers: int = 1) -> _T:
+    limit_s = answers * _PATIENCE_S  # of the whole, however slowly its bytes come
+
     async def ask() -> _T:
         http = OpenAIHttp(
             engine.address(cfg),
@@ -41,7 +43,10 @@ def _asked(cfg: Config, question: Callable[[OpenAIHttp], Awaitable[_T]]) -> _T:
             stall_s=_PATIENCE_S,
         )
         try:
-            return await question(http)
+            async with asyncio.timeout(limit_s):
+                return await question(http)
+        except TimeoutError:
+            raise EngineUnavailable(f"{http.url} has not answered within {limit_s:g} s") from None
         finally:
             await http.close()
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is rendered for: engine, container, GPUs, sizes. What can't be is refused by name."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
@@ -13,6 +14,7 @@ Engine = Literal["tensorrtllm", "llmapi"]
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 _DTYPES = ("float16", "bfloat16")
 _UNARY_MODELS = ("ensemble", "tensorrt_llm_bls")
+_GPU = re.compile(r"0|[1-9][0-9]*|(GPU|MIG)-[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,7 @@ class Deployment:
         if self.engine not in ENGINES:
             raise ConfigError(f"engine {self.engine!r} is none of {', '.join(ENGINES)}")
         versions.container(self.container)
+        object.__setattr__(self, "gpus", tuple(gpu.strip() for gpu in self.gpus))
         self._check_gpus()
         self._check_transport()
         self._check_sizes()
@@ -83,7 +86,13 @@ class Deployment:
             raise ConfigError(f"tensor_parallel {self.tensor_parallel}: at least 1")
         if not self.gpus:
             return
-        if len(set(self.gpus)) < len(self.gpus) or not all(self.gpus):
+        # "all" too: how many that is, nobody knows here.
+        if odd := [gpu for gpu in self.gpus if not _GPU.fullmatch(gpu)]:
+            raise ConfigError(
+                f"gpus {','.join(self.gpus)}: {odd[0]!r} is neither an index nor a UUID "
+                "(GPU-…, MIG-…)"
+            )
+        if len(set(self.gpus)) < len(self.gpus):
             raise ConfigError(f"gpus {','.join(self.gpus)}: each once, by index or UUID")
         if len(self.gpus) != self.tensor_parallel:
             raise ConfigError(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Writes a deployment's folder: model repository, commands, container files, README."""
 
+import json
 import shutil
 import socket
 import tempfile
@@ -8,17 +9,19 @@ from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from string import Template
+from types import MappingProxyType
 
 from sprout.config import Config
 from sprout.errors import ConfigError
 from sprout.serve.render import render, repository_source
 from sprout.serve.state import dump_toml
-from sprout.serve.trtllm import commands, versions, wiring
+from sprout.serve.trtllm import commands, secrets, versions, wiring
 from sprout.serve.trtllm.deployment import Deployment
 from sprout.serve.trtllm.values import SHM, STATE, UNHEARD_LEASE_S, values
 
 _EXECUTABLE = {"build_engine.sh", "launch.sh"}
 _YOURS = {"options.json"}  # written once: people fill it in
+_NONE: Mapping[str, Path] = MappingProxyType({})
 _MARK = {"tensorrtllm": "build_engine.sh", "llmapi": "options.json"}  # that one engine alone has
 
 
@@ -33,17 +36,18 @@ def write(cfg: Config, deployment: Deployment, out: Path) -> list[Path]:
     filled in can't be."""
     _check_folder(deployment, out)
     node = cfg.agent.node or socket.gethostname()
-    cfg = _on_the_node(cfg, deployment, node)
+    secret_files = secrets.named(cfg)
+    cfg = _on_the_node(cfg, deployment, node, secret_files)
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "model_repository"
         rewire(deployment, repository_source(), source)
         out.mkdir(mode=0o700, parents=True, exist_ok=True)
         render(source, out / "model_repository", values(cfg, deployment))
-    for name, text in texts(deployment, node).items():
+    for name, text in texts(deployment, node, secret_files).items():
         if name not in _YOURS or not (out / name).exists():
             _write(out / name, text)
     _write(out / "sprout.toml", dump_toml(cfg))
-    (out / "state").mkdir(mode=0o700, exist_ok=True)
+    (out / "secrets").mkdir(mode=0o700, exist_ok=True)
     return sorted(out.iterdir())
 
 
@@ -69,8 +73,10 @@ def rewire(deployment: Deployment, source: Path, target: Path) -> None:
         (target / "tensorrt_llm" / "1" / ".keep").touch()
 
 
-def texts(deployment: Deployment, node: str) -> dict[str, str]:
-    """Every file besides repository and configuration, by name."""
+def texts(
+    deployment: Deployment, node: str, secret_files: Mapping[str, Path] = _NONE
+) -> dict[str, str]:
+    """Every file besides repository and configuration, by name. secret_files: `secrets.named`."""
     engine = deployment.engine
     checks = _template(f"checks.{engine}.md")
     if deployment.decoupled:
@@ -82,7 +88,7 @@ def texts(deployment: Deployment, node: str) -> dict[str, str]:
         "tensorrt_llm": versions.container(deployment.container).tensorrt_llm,
         "tensor_parallel": deployment.tensor_parallel,
         "gpus": ", ".join(deployment.devices),
-        "device_ids": ", ".join(f'"{device}"' for device in deployment.devices),
+        "device_ids": ", ".join(map(json.dumps, deployment.devices)),
         "node": node,
         "unary": deployment.unary,
         "transport": _transport(deployment),
@@ -92,11 +98,14 @@ def texts(deployment: Deployment, node: str) -> dict[str, str]:
     }
     shown = fields | {name: _indented(str(fields[name])) for name in ("launch", "convert", "build")}
     if engine == "tensorrtllm":
-        fields["engine_volumes"] = "      - ./build:/models/build\n"
+        own_volume = "      - ./build:/models/build\n"
         shown["files"] = "| `build_engine.sh` | checkpoint → engine, in `build/` |\n"
     else:
-        fields["engine_volumes"] = "      - ./options.json:/models/options.json:ro\n"
+        own_volume = "      - ./options.json:/models/options.json:ro\n"
         shown["files"] = "| `options.json` | further keywords of `tensorrt_llm.LLM` |\n"
+    fields["engine_volumes"] = own_volume + secrets.triton_volume(secret_files)
+    fields["secrets"] = secrets.SECRETS
+    shown["secrets"] = secrets.steps(secret_files)
     shown["steps"] = _filled(f"README.{engine}.md", shown)
     shown["checks"] = checks
     made = {name: _filled(name, fields) for name in ("Containerfile", "compose.yaml", "launch.sh")}
@@ -108,11 +117,15 @@ def texts(deployment: Deployment, node: str) -> dict[str, str]:
     return made
 
 
-def _on_the_node(cfg: Config, deployment: Deployment, node: str) -> Config:
+def _on_the_node(
+    cfg: Config, deployment: Deployment, node: str, secret_files: Mapping[str, Path]
+) -> Config:
     """The configuration of agent and control plane beside this Triton."""
     tree = cfg.model_dump()
+    secrets.moved(tree, secret_files)
     tree["stack"] |= {"shm_dir": SHM, "state_dir": STATE}
-    tree["engine"] |= {"kind": "external"}
+    # Nothing here speaks to the configured engine, so no key of it travels.
+    tree["engine"] |= {"kind": "external", "key_file": None, "ca_file": None}
     tree["triton"] |= {
         "http_port": 8000,
         "grpc_port": 8001,
