@@ -435,12 +435,16 @@ def test_several_calls_make_one_draw(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
-def test_where_prompts_are_kept_no_core_is_dumped(tmp_path: Path, monkeypatch, share: float):
+def test_where_prompts_are_kept_no_core_is_dumped(
+    tmp_path: Path, memory: Path, monkeypatch, share: float
+):
     asked: list[str] = []
     monkeypatch.setattr(control_run, "no_core_dumps", lambda: asked.append("control"))
     monkeypatch.setattr(agent_run, "no_core_dumps", lambda: asked.append("agent"))
     monkeypatch.setattr(agent_run, "Agent", lambda _: (_ for _ in ()).throw(OSError(28, "full")))
     cfg = sampling(tmp_path / "state", share=share)
+    stack = cfg.stack.model_copy(update={"shm_dir": memory / "shm"})
+    cfg = cfg.model_copy(update={"stack": stack})
     with running(cfg):
         pass
     with pytest.raises(StackError, match="full"):
