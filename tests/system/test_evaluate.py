@@ -7,13 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from carbon_api import Answer
 from judge_api import Asked, said, serving
+from waiting import wait_for
 
 from sprout.channel import connect
 from sprout.config import Config
@@ -36,13 +36,6 @@ CAPITALS = (
     ("Japan", "Tokyo"),
     ("England", "London"),
 )
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.1)
 
 
 def status(stack: BackgroundStack) -> pb.Status:

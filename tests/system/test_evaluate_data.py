@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from outcomes import settled
 
 from sprout.channel import connect
 from sprout.evaluate import journal
@@ -107,15 +108,12 @@ def test_a_token_that_triton_does_not_know_ends_it_before_anything_is_served(
 ) -> None:
     """With clients' hints allowed, its requests would be served as pinned ones of a client's."""
 
-    def served() -> dict[str, int]:
-        return {arm.arm: arm.outcomes for arm in status(real_stack).arms if arm.arm != "probe"}
-
     prompts, token = tmp_path / "prompts.jsonl", tmp_path / "token"
     prompts.write_text(
         json.dumps({"prompt": "What is the capital of France?", "reference": "Paris"})
     )
     token.write_text("of-another-stack")
-    before = served()
+    before = settled(real_stack)
     done = evaluate(
         *(real_stack, tmp_path, "--set", f"evaluate.schedule.token_file={token}"),
         *("evaluate", "--prompts", str(prompts), "--fresh"),
@@ -123,4 +121,4 @@ def test_a_token_that_triton_does_not_know_ends_it_before_anything_is_served(
     assert done.returncode != 0
     assert "does not know the token" in done.stderr
     assert "this token of an evaluation is not the server's" in done.stderr
-    assert served() == before
+    assert settled(real_stack) == before

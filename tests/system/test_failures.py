@@ -8,7 +8,6 @@ import contextlib
 import os
 import queue
 import signal
-import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,6 +18,8 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
+from outcomes import open_flights, outcomes, settled
+from waiting import wait_for
 
 from sprout.config import Config
 from sprout.errors import EngineError, EngineUnavailable, RequestError
@@ -60,16 +61,6 @@ def kill(pid_: int) -> None:
     os.kill(pid_, signal.SIGKILL)
 
 
-def wait(condition: Callable[[], bool], timeout_s: float, what: str) -> float:
-    """Seconds that it took."""
-    start = time.monotonic()
-    while not condition():
-        if time.monotonic() - start > timeout_s:
-            pytest.fail(f"{what}: not within {timeout_s:g} s")
-        time.sleep(0.05)
-    return time.monotonic() - start
-
-
 def ask(stack: BackgroundStack, text: str = PROMPT, **options: object) -> Answer:
     with Client(stack.endpoint("grpc")) as client:
         return client.ask(text, **{"max_tokens": 8, **options})  # type: ignore[arg-type]
@@ -87,27 +78,6 @@ def counters(stack: BackgroundStack) -> dict[str, int]:
     for segment in segments(stack.paths.shm):
         total += segment.counters()
     return dict(zip(COUNTERS, total.tolist(), strict=False))
-
-
-def open_flights(stack: BackgroundStack) -> int:
-    return sum(len(segment.scan()) for segment in segments(stack.paths.shm))
-
-
-def outcomes(stack: BackgroundStack) -> int:
-    """Stored by the control plane, without Sprout's own probes."""
-    with contextlib.closing(sqlite3.connect(stack.paths.state / "control.sqlite")) as db:
-        return int(db.execute("select count(*) from outcomes where not flags & 64").fetchone()[0])
-
-
-def settled(stack: BackgroundStack) -> int:
-    """Outcomes, once those of the tests before have all arrived."""
-    wait(lambda: open_flights(stack) == 0, 30, "a quiet ledger")
-    count, since = outcomes(stack), time.monotonic()
-    while time.monotonic() - since < 1.5:
-        time.sleep(0.1)
-        if (now := outcomes(stack)) != count:
-            count, since = now, time.monotonic()
-    return count
 
 
 class Load:
@@ -132,7 +102,7 @@ class Load:
         self._threads = [threading.Thread(target=self._client) for _ in range(self._clients)]
         for thread in self._threads:
             thread.start()
-        wait(lambda: len(self.answers) >= self._clients, 30, "first answers")
+        wait_for(lambda: len(self.answers) >= self._clients, 30, "first answers")
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -152,17 +122,17 @@ def test_control_plane_killed_no_request_fails_and_no_outcome_is_lost(
     with Load(echo) as load_:
         victim = pid(echo, "control")
         kill(victim)
-        wait(
+        wait_for(
             lambda: pid(echo, "control") not in (victim, 0) and echo.state()["ready"],
             20,
             "control back",
         )
         during = len(load_.answers)
-        wait(lambda: len(load_.answers) > during + 5, 20, "answers after")
+        wait_for(lambda: len(load_.answers) > during + 5, 20, "answers after")
     assert load_.errors == []
     assert all(answer.receipt is not None for answer in load_.answers)
     # Every answer's outcome arrives, and none twice: the count is exact.
-    wait(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
+    wait_for(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
     time.sleep(1)
     assert outcomes(echo) - before == len(load_.answers)
 
@@ -173,13 +143,13 @@ def test_agent_killed_no_request_fails_and_no_outcome_is_lost(echo: BackgroundSt
         for _ in range(2):
             victim = pid(echo, "agent")
             kill(victim)
-            wait(
+            wait_for(
                 lambda v=victim: pid(echo, "agent") not in (v, 0) and echo.state()["ready"],
                 20,
                 "agent back",
             )
     assert load_.errors == []
-    wait(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
+    wait_for(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
     time.sleep(1)
     assert outcomes(echo) - before == len(load_.answers)
 
@@ -190,12 +160,12 @@ def test_expired_policy_serves_l0_and_says_so(
     """ttl 2 s, control plane stopped (SIGSTOP): answers go on at L0, fallbacks are counted."""
     cfg = stack_config("ttl", engine__tokenizer_dir=tokenizer_dir, control__ttl_s=2.0, **HASTE)
     with BackgroundStack(cfg) as stack:
-        wait(lambda: (ask(stack).receipt or None) is not None, 10, "answer")
-        wait(lambda: ask(stack).receipt.policy_version > 0, 10, "policy")  # type: ignore[union-attr]
+        wait_for(lambda: (ask(stack).receipt or None) is not None, 10, "answer")
+        wait_for(lambda: ask(stack).receipt.policy_version > 0, 10, "policy")  # type: ignore[union-attr]
         control = pid(stack, "control")
         os.kill(control, signal.SIGSTOP)
         try:
-            wait(lambda: ask(stack).receipt.policy_version == 0, 10, "expiry")  # type: ignore[union-attr]
+            wait_for(lambda: ask(stack).receipt.policy_version == 0, 10, "expiry")  # type: ignore[union-attr]
             answer = ask(stack)
             assert answer.receipt is not None
             assert answer.receipt.level == 0
@@ -203,7 +173,7 @@ def test_expired_policy_serves_l0_and_says_so(
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(control, signal.SIGCONT)
-        wait(lambda: ask(stack).receipt.policy_version > 0, 30, "a policy again")  # type: ignore[union-attr]
+        wait_for(lambda: ask(stack).receipt.policy_version > 0, 30, "a policy again")  # type: ignore[union-attr]
 
 
 # --- engine ------------------------------------------------------------------------------------
@@ -251,9 +221,9 @@ def test_engine_killed_busy_ends_streams_with_a_clear_error(real_stack: Backgrou
             future.result(60)
     assert len(errors) == 3
     assert all("engine" in error for error in errors)
-    took = wait(lambda: serves(real_stack), BACK_S, "service after the engine's death")
+    took = wait_for(lambda: serves(real_stack), BACK_S, "service after the engine's death")
     assert took < BACK_S
-    wait(lambda: open_flights(real_stack) == 0, 20, "no flight leaked")
+    wait_for(lambda: open_flights(real_stack) == 0, 20, "no flight leaked")
 
 
 # --- Triton's stubs ----------------------------------------------------------------------------
@@ -290,9 +260,9 @@ def test_stub_killed_service_is_back(echo: BackgroundStack, model: str) -> None:
     thread.join(BACK_S)
     assert not thread.is_alive(), "the stream hangs"
     assert [type(error) for error in ended] == [EngineUnavailable]
-    wait(lambda: serves(echo), BACK_S - (time.monotonic() - killed), "service")
-    wait(lambda: open_flights(echo) == 0, 20, "flights of the dead are reclaimed")
-    wait(lambda: bool(echo.state().get("ready")), 20, "ready again")
+    wait_for(lambda: serves(echo), BACK_S - (time.monotonic() - killed), "service")
+    wait_for(lambda: open_flights(echo) == 0, 20, "flights of the dead are reclaimed")
+    wait_for(lambda: bool(echo.state().get("ready")), 20, "ready again")
 
 
 # --- cancellation --------------------------------------------------------------------------------
@@ -313,8 +283,8 @@ def test_200_streams_a_third_cancelled_through_the_ensemble(echo: BackgroundStac
 
     with ThreadPoolExecutor(200) as pool:
         assert all(pool.map(one, range(200)))
-    wait(lambda: open_flights(echo) == 0, 60, "no flight leaked")
-    wait(lambda: outcomes(echo) - before >= 133, 30, "outcomes")
+    wait_for(lambda: open_flights(echo) == 0, 60, "no flight leaked")
+    wait_for(lambda: outcomes(echo) - before >= 133, 30, "outcomes")
     assert serves(echo)
 
 
@@ -344,7 +314,7 @@ def test_200_streams_a_third_cancelled_on_the_engine(echo: BackgroundStack) -> N
     with ThreadPoolExecutor(200) as pool:
         came = list(pool.map(one, range(200)))
     assert came == [0 if index % 3 == 0 else 60 for index in range(200)]
-    wait(lambda: counters(echo)["engine_cancelled"] - before == 67, 60, "67 stopped")
+    wait_for(lambda: counters(echo)["engine_cancelled"] - before == 67, 60, "67 stopped")
     assert serves(echo)
 
 
@@ -379,7 +349,7 @@ def test_repeated_and_empty_request_ids_are_served_each_on_its_own(echo: Backgro
         answers = list(pool.map(one, ids))
     assert len({answer.text for answer in answers}) <= 3  # one per level
     assert all(answer.output_tokens == 10 and answer.receipt for answer in answers)
-    wait(lambda: outcomes(echo) - before == len(ids), 20, "one outcome each")
+    wait_for(lambda: outcomes(echo) - before == len(ids), 20, "one outcome each")
 
 
 def test_a_prompt_of_a_megabyte_fails_alone_with_the_limit(

@@ -13,6 +13,7 @@ from threading import Thread
 from typing import Any, TextIO
 
 import pytest
+from waiting import wait_for
 
 from sprout.config import Config
 from sprout.console.demo_checks import left_behind, processes
@@ -49,13 +50,6 @@ def sprout(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
 
 
 Sprout = Callable[..., subprocess.CompletedProcess[str]]
-
-
-def wait_for(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.05)
 
 
 def test_ask_streams_text_and_gives_a_receipt(stack: BackgroundStack, sprout: Sprout) -> None:
