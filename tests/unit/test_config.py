@@ -3,12 +3,25 @@
 
 import os
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
+from sprout import config
 from sprout.config import Config, load, private_folder
 from sprout.errors import ConfigError, StackError
 from sprout.serve.state import dump_toml
+
+
+def test_the_public_list_has_every_section() -> None:
+    sections = [Config]
+    for section in sections:
+        for field in section.model_fields.values():
+            kinds = [field.annotation, *get_args(field.annotation)]
+            sections += [k for k in kinds if isinstance(k, type) and issubclass(k, config.Section)]
+    assert {section.__name__ for section in sections} <= set(config.__all__)
+    assert len(sections) > len(Config.model_fields)
+    assert all(hasattr(config, name) for name in config.__all__)
 
 
 def test_flags_win_over_environment_over_file(tmp_path: Path) -> None:
