@@ -337,6 +337,25 @@ def test_what_is_news() -> None:
     assert news(replace(everyone(), groups=(ACME, QUIET, dear))) == "profile"
 
 
+def test_what_limits_a_mix_that_the_floor_does_not() -> None:
+    """An exploration share is no limit, as in the published program; caps and minima are."""
+    better = profile((0.30, 0.35, 0.42))  # the cheapest level is preferred
+    promised = Group(tenant="acme", traffic=0.3, minimum=0.98)
+    explored = inputs(300.0, profile=better, exploration_share=0.02, groups=(promised, CODE))
+    made = plan(explored)
+    assert min(made.groups[0].shares) == pytest.approx(0.02)
+    assert made.groups[0].expected_preference > 1.3
+    assert made.active_constraint == plan(replace(explored, groups=())).active_constraint == "none"
+    capped = replace(explored, caps=Caps(most=(1.0, 1.0, 0.5)))
+    assert plan(capped).active_constraint == "caps"
+    assert plan(replace(capped, groups=())).active_constraint == "caps"
+    worse = replace(explored, profile=profile(Q), xi=0.9)
+    assert plan(worse).active_constraint == "minima"
+    # An exploration share that yields to a minimum is no cap either.
+    kept = replace(promised, minimum=1.0)
+    assert plan(replace(worse, groups=(kept,))).active_constraint == "minima"
+
+
 # --- covariance ----------------------------------------------------------------------------------
 
 

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprout.control.inputs import Group, Horizon, Inputs
+from sprout.control.limit import limit
 from sprout.control.plan import Budget, Confidence
 from sprout.errors import InfeasibleError
 from sprout.optimize.bank import BankModel
@@ -30,7 +31,6 @@ T = TypeVar("T")
 
 SAME_G_PER_KWH = 0.5  # no grid is known better than that
 MISSING = 1e-7  # of normalised preference: less is rounding
-FREE = 1e-9  # of a level's cost: what it costs less than is nothing
 
 
 @dataclass(frozen=True)
@@ -90,18 +90,18 @@ def solve(inputs: Inputs, k0: float, floor: float, degraded: dict[str, str]) -> 
     problem = _problem(inputs, horizon, rows, intensities, floor)
     model = BankModel(*problem.shape)
 
-    def attempt(caps: Caps) -> Solution:
-        own = tuple(_fitting(inputs, row, caps) for row in rows)
-        found = model.solve(replace(problem, caps=own))
+    def attempt(caps: Caps) -> tuple[Problem, Solution]:
+        within = replace(problem, caps=tuple(_fitting(inputs, row, caps) for row in rows))
+        found = model.solve(within)
         # A budget may be short: the past overspent. The floor of an hour may not.
         missing = found.short_request_points * POINT / float(problem.requests.sum())
         if horizon is None and missing > MISSING:
             sure = f" with {100 * inputs.confidence:g} % confidence" if found.z > 0 else ""
             raise InfeasibleError(f"quality floor {floor:.4f}{sure} is {missing:.4f} out of reach")
-        return found
+        return within, found
 
     try:
-        found = explored(inputs, attempt)
+        problem, found = explored(inputs, attempt)
     except InfeasibleError as error:
         degraded["infeasible"] = f"no feasible policy, serving L0: {error}"
         return nothing_but_l0(inputs, "infeasible")
@@ -112,7 +112,7 @@ def solve(inputs: Inputs, k0: float, floor: float, degraded: dict[str, str]) -> 
         for i, row in enumerate(rows)
     ]
     if horizon is None:
-        active = _limit(problem, found, price)
+        active = limit(problem, found, price)
     else:
         active = "quality" if hourly > 0 else "budget" if price > 0 else "none"
     by_key = {row.key: mix for row, mix in zip(rows, mixes, strict=True)}
@@ -267,28 +267,6 @@ def _without_impossible(
         degraded["minima"] = f"serving L0 to them: {'; '.join(impossible.values())}"
     out = tuple(replace(g, opted_out=g.opted_out or g.key in impossible) for g in inputs.groups)
     return replace(inputs, groups=out), set(impossible)
-
-
-def _limit(problem: Problem, found: Solution, price: float) -> str:
-    """What the mixes of one hour cost for: as in Plan."""
-    c, n = problem.costs_g[0], problem.requests[0]
-    scale = float(c.max()) or 1.0
-    if price > FREE * scale or not math.isfinite(price):
-        return "quality"
-    if found.expected_g <= float((n * c.min(-1)).sum()) + FREE * scale * float(n.sum()):
-        return "none"
-    lower, upper = problem.bounds
-    capped = _cheapest(c, lower[0], upper[0])
-    return "caps" if found.expected_g <= float((n * capped).sum()) + FREE * scale else "minima"
-
-
-def _cheapest(c: Array, lower: Array, upper: Array) -> Array:
-    """(rows,) grams of the cheapest mix within the bounds of each row, whatever its quality."""
-    cheapest = np.empty(len(c))
-    for k, row in enumerate(c):
-        order = (-row).tolist()
-        cheapest[k] = dot(row.tolist(), most_preferred(order, order, lower[k], upper[k]))
-    return cheapest
 
 
 def _evenly(

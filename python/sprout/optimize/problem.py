@@ -69,11 +69,16 @@ class Problem:
         """(T, C, L) normalised preference r."""
         return self.preferences / self.norms[..., None]
 
+    @property
+    def class_caps(self) -> tuple[Caps, ...]:
+        """(C,)"""
+        return (self.caps,) * self.shape[1] if isinstance(self.caps, Caps) else self.caps
+
     @cached_property
     def bounds(self) -> tuple[Array, Array]:
         """Lower and upper (T, C, L) bounds on the shares. InfeasibleError if they leave no mix."""
         _, classes, levels = self.shape
-        caps = (self.caps,) * classes if isinstance(self.caps, Caps) else self.caps
+        caps = self.class_caps
         if len(caps) != classes:
             raise ValueError(f"{len(caps)} caps for {classes} classes")
         lower, upper = np.empty(self.shape), np.empty(self.shape)
