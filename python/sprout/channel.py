@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""gRPC channels of the control path: one place for credentials, tokens and what errors become.
+"""gRPC channels of the control path: one place for credentials, tokens, what errors become, and how
+messages stand in JSON.
 
 On loopback a channel may be plain. Elsewhere it is mutual TLS with a bearer token; `connect` and
 the control plane's server both refuse less.
@@ -13,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import Message
 
 from sprout.config import ControlConfig, TlsConfig
 from sprout.errors import ConfigError, ControlError
@@ -163,3 +166,10 @@ def translated(what: str) -> Iterator[None]:
         code = error.code().name if hasattr(error, "code") else "UNKNOWN"
         details = error.details() if hasattr(error, "details") else str(error)
         raise ControlError(f"{what}: {code}: {details}") from None
+
+
+def as_dict(message: Message) -> dict[str, Any]:
+    """A message for JSON, under the names of the .proto file, with what is 0 or empty."""
+    return MessageToDict(
+        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+    )

@@ -21,6 +21,7 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sprout import policy_version
+from sprout.channel import as_dict
 from sprout.config import Config, load
 from sprout.console import demo_checks, demo_view, operator
 from sprout.console.demo_result import Result, Shot
@@ -215,9 +216,9 @@ def _document(result: Result, checks: list[demo_checks.Check], picture: Path) ->
         "checks": [asdict(check) for check in checks],
         "energy_estimated": result.estimated,
         "seconds_to_ready": result.seconds_to_ready,
-        "policies": {arm: operator.as_dict(policy) for arm, policy in result.policies.items()},
+        "policies": {arm: as_dict(policy) for arm, policy in result.policies.items()},
         "arms": demo_view.totals(result),
         "requests": [asdict(shot) for shot in result.shots],
-        "status": None if result.status is None else operator.as_dict(result.status),
+        "status": None if result.status is None else as_dict(result.status),
         "picture": str(picture),
     }

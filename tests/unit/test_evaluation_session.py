@@ -15,6 +15,7 @@ import grpc
 import pytest
 
 from sprout.config import Config, EvaluateConfig
+from sprout.console import evaluate as console
 from sprout.errors import EvaluationError, RequestCancelled, RequestError, SproutError
 from sprout.evaluate import answering, asking, findings, journal, session
 from sprout.evaluate.answering import Answering
@@ -555,6 +556,28 @@ def test_a_dry_run_says_what_it_would_take(
     assert expected.joules == pytest.approx(40 * sum(cfg.control.prior_energy_joules))
     assert expected.carbon_g == pytest.approx(expected.joules * 300 / 3.6e6)
     assert not engine.asked
+
+
+@pytest.mark.parametrize("as_json", [False, True])
+def test_the_command_shows_the_notes_of_the_journal(
+    cfg: Config,
+    control: ControlStub,
+    engine: Engine,
+    capsys: pytest.CaptureFixture[str],
+    *,
+    as_json: bool,
+) -> None:
+    engine._fails = lambda question: question.id == "sum-7"
+    port = int((cfg.stack.state / "control.port").read_text())
+    cfg = cfg.model_copy(update={"control": cfg.control.model_copy(update={"port": port})})
+    console.run(cfg, Options(whole=True), dry_run=False, json=as_json)
+    said = capsys.readouterr().out
+    assert "1 prompts were left out" in said
+    kept = next(journal.finished(cfg.stack.state / "evaluations"))
+    assert kept.evaluation is not None
+    if as_json:
+        assert json.loads(said)["evaluation"] == kept.evaluation
+    assert kept.evaluation["classes"][0]["task"] == ""  # as the other documents have it
 
 
 def test_two_at_once_are_refused(cfg: Config, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sprout import policy_version
+from sprout.channel import as_dict
 from sprout.config import Config
 from sprout.console import demo_checks, demo_day_checks, demo_day_view, operator
 from sprout.console.demo_day_grid import Grid, find, rows
@@ -271,6 +272,6 @@ def _document(day: Day, checks: list[demo_checks.Check], picture: Path) -> dict[
         "quarters": quarters(day),
         "steps": [asdict(step) for step in day.steps()],
         "requests": [asdict(s) | {"time": day.moment(s.sent_s).isoformat()} for s in day.served],
-        "status": None if day.status is None else operator.as_dict(day.status),
+        "status": None if day.status is None else as_dict(day.status),
         "picture": str(picture),
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from sprout.channel import as_dict
 from sprout.config import Config
 from sprout.console import evaluate_view, operator, tracked
 from sprout.console.ask import grpc_address
@@ -49,16 +50,18 @@ def run(cfg: Config, options: Options, *, dry_run: bool, json: bool) -> None:
         policy = operator.status(cfg).policy
     if found is None:
         raise EvaluationError("cancelled: what was judged is kept, run it again to go on")
+    shown = _finished(cfg, found.id).evaluation  # with its notes, which no message has
+    assert shown is not None
     if json:
         emit_json(
             {
-                "evaluation": operator.as_dict(found),
-                "policy": operator.as_dict(policy),
+                "evaluation": shown,
+                "policy": as_dict(policy),
                 "carbontracker": tracked.document(span),
             }
         )
         return
-    evaluate_view.show(operator.as_dict(found))
+    evaluate_view.show(shown)
     if span is not None:
         print(tracked.line(span))
     print(f"policy      {operator.mix(policy)}")

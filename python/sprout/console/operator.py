@@ -7,9 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from google.protobuf.json_format import MessageToDict
-
-from sprout.channel import connect, control_address, translated
+from sprout.channel import as_dict, connect, control_address, translated
 from sprout.config import Config
 from sprout.console.output import emit_json
 from sprout.errors import ConfigError, ControlError
@@ -156,13 +154,6 @@ def window(text: str) -> pb.Window:
         raise ConfigError(f"{text!r} is no window: write 22:00-06:00=L0 or sat,sun@00:00-23:59=L1")
     days = found[1].split(",") if found[1] else []
     return pb.Window(start=found[2], end=found[3], weekdays=days, level=found[4])
-
-
-def as_dict(message: Any) -> dict[str, Any]:
-    """A message for JSON, under the names of the .proto file."""
-    return MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
 
 
 def show(policy: pb.Policy, *, json: bool) -> None:

@@ -99,6 +99,7 @@ def schedule(
     json: Json = False,
 ) -> None:
     """Parts of the day with a level for everything; the first that fits counts. Alone: show it."""
+    from sprout.channel import as_dict
     from sprout.console import operator
     from sprout.console.output import emit_json
 
@@ -109,7 +110,7 @@ def schedule(
         operator.set_schedule(cfg, [operator.window(text) for text in windows or ()])
     now = operator.status(cfg).schedule
     if json:
-        emit_json([operator.as_dict(window) for window in now])
+        emit_json([as_dict(window) for window in now])
     for window in () if json else now:
         days = f"{','.join(window.weekdays)}@" if window.weekdays else ""
         print(f"{days}{window.start}-{window.end}={window.level}")

@@ -8,6 +8,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from sprout.channel import as_dict
 from sprout.config import Config
 from sprout.console import operator, status
 from sprout.console.output import emit_json, finite, out
@@ -77,7 +78,7 @@ def history(cfg: Config, limit: int, before: str | None, *, json: bool) -> None:
 
 def _decision(each: pb.Decision) -> dict[str, Any]:
     inputs = json_.loads(each.inputs_json) if each.inputs_json else None
-    return {"policy": operator.as_dict(each.policy), "inputs": inputs}
+    return {"policy": as_dict(each.policy), "inputs": inputs}
 
 
 def audit(cfg: Config, limit: int, before: int, *, json: bool) -> None:
@@ -104,7 +105,7 @@ def audit(cfg: Config, limit: int, before: int, *, json: bool) -> None:
 
 
 def _entry(e: pb.AuditEntry) -> dict[str, Any]:
-    made = operator.as_dict(e)
+    made = as_dict(e)
     for name in ("before", "after"):
         made[name] = json_.loads(made.pop(f"{name}_json"))
     return made
@@ -116,7 +117,7 @@ def watch(cfg: Config, count: int | None, *, json: bool) -> None:
     try:
         for message in operator.watch(cfg):
             if json:
-                print(json_.dumps(finite(operator.as_dict(message))), flush=True)
+                print(json_.dumps(finite(as_dict(message))), flush=True)
             else:
                 for line in _lines(message):
                     out.print(line, markup=False)
@@ -149,7 +150,7 @@ def objective(cfg: Config, wanted: dict[str, Any], *, reset: bool, reason: str, 
     message = operator.status(cfg)
     now, set_ = message.objective, set(message.objective_set)
     if json:
-        emit_json({"objective": operator.as_dict(now), "set_by_operators": sorted(set_)})
+        emit_json({"objective": as_dict(now), "set_by_operators": sorted(set_)})
         return
     caps = ", ".join(f"{level} at most {share:g}" for level, share in now.max_shares.items())
     values = {

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+from sprout.channel import as_dict
 from sprout.config import Config
 from sprout.console import operator
 from sprout.console.output import grams, joules, out
@@ -27,7 +28,7 @@ def gather(cfg: Config) -> tuple[dict[str, Any], pb.Status | None]:
         problem = str(error)
     return {
         "stack": read_stack(StackPaths.of(cfg)),
-        "control": None if message is None else operator.as_dict(message),
+        "control": None if message is None else as_dict(message),
         "control_error": problem,
         "accounting": {
             "pue": cfg.energy.pue,

@@ -2,11 +2,10 @@
 """How the control plane is told: once, whatever ends in between."""
 
 import logging
-from typing import Any
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 
+from sprout.channel import as_dict
 from sprout.evaluate.journal import Journal
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
@@ -38,8 +37,3 @@ def send(control: ControlStub, journal: Journal, actor: str) -> pb.Evaluation | 
         raise
     journal.finish(as_dict(message) | {"notes": notes})
     return message
-
-
-def as_dict(message: Any) -> dict[str, Any]:
-    """For the journal, under the names of the .proto file."""
-    return MessageToDict(message, preserving_proto_field_name=True)
