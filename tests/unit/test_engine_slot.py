@@ -170,6 +170,27 @@ def test_client_that_went_away(slot: Callable[..., Slot]) -> None:
     assert engine.cancelled == [0]
 
 
+def test_a_client_of_whom_nothing_can_be_told_gets_its_answer(
+    slot: Callable[..., Slot], caplog: pytest.LogCaptureFixture
+) -> None:
+    class Unknown(FakeResponder):
+        def is_cancelled(self) -> bool:
+            raise RuntimeError("no such sender")
+
+    engine = ByHand()
+    made = slot(engine)
+    unknown, other = Unknown(), FakeResponder()
+    made.accept("mute", request(streaming=YES), unknown)
+    until(lambda: "mute" in caplog.text)
+    made.accept("", request(streaming=YES), other)
+    other.cancelled = True
+    assert other.wait().abandoned  # whoever comes later is still watched
+    engine.sinks[0].on_chunk(Chunk([1], end(output_tokens=1)), time.monotonic_ns())
+    assert unknown.wait().ids == [1]
+    assert engine.cancelled == [1]
+    assert len(caplog.records) == 1
+
+
 def test_engine_errors_reach_the_client(slot: Callable[..., Slot]) -> None:
     engine = ByHand()
     made = slot(engine)

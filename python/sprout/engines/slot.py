@@ -56,6 +56,7 @@ class _Flight:
         self.handle: Handle | None = None
         self.tokens = 0
         self.scheduled = self.gone = self.over = False
+        self.watched = True
         self.lock = threading.Lock()  # the watcher's question and the final response exclude
         self.joiner = ChunkJoiner(slot.interval_ns if asked.streaming else None)
         self._queue = slot.queue
@@ -246,15 +247,25 @@ class Slot:
         beat = time.monotonic()
         while not self._stopping.wait(self._settings.cancellation_check_period_ms / 1e3):
             for flight in self._open():
-                with flight.lock:
-                    if flight.over or flight.gone or flight.handle is None:
-                        continue
-                    flight.gone = flight.responder.is_cancelled()
-                if flight.gone:
-                    flight.handle.cancel()
+                self._look(flight)
             if time.monotonic() - beat > _HEARTBEAT_S:
                 beat = time.monotonic()
                 self.queue.put((None, time.monotonic_ns(), None))
+
+    def _look(self, flight: _Flight) -> None:
+        """Where nobody can say whether the client is there, it is: an answer to nobody ends by
+        itself, and one that somebody waits for must not be given up.
+        """
+        with flight.lock:
+            if flight.over or flight.gone or not flight.watched or flight.handle is None:
+                return
+            try:
+                flight.gone = flight.responder.is_cancelled()
+            except Exception:
+                flight.watched = False  # once is enough, in the log too
+                log.exception("request %r is not watched", flight.asked.generation.request_id)
+        if flight.gone:
+            flight.handle.cancel()
 
     def _open(self) -> list[_Flight]:
         with self._lock:
