@@ -96,6 +96,14 @@ def pid_of(unit: Unit) -> int:
     return unit.process.pid
 
 
+def test_a_service_says_what_is_started() -> None:
+    class Silent(Service):
+        name = "silent"
+
+    with pytest.raises(TypeError, match="command"):
+        Silent()
+
+
 def test_starts_in_order_each_after_the_one_before_is_ready(paths: StackPaths) -> None:
     first, second = Tiny("first"), Tiny("second")
     first.problem = "warming up"

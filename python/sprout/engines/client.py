@@ -8,6 +8,7 @@ up to a bound. Cancelling closes the connection, and that frees the engine's slo
 What is said to the engine, and how it answers, is a dialect's: `generate` of the subclass.
 """
 
+import abc
 import asyncio
 import logging
 import threading
@@ -74,7 +75,7 @@ class Closeable(Protocol):
     async def close(self) -> None: ...
 
 
-class EngineClient:
+class EngineClient(abc.ABC):
     """slots: requests that the engine decodes at once; queue: that may wait besides.
 
     A subclass says its `name` and `generate`s.
@@ -94,11 +95,11 @@ class EngineClient:
         self._thread = threading.Thread(target=self._run, name=f"{self.name}-client", daemon=True)
         self._thread.start()
 
+    @abc.abstractmethod
     async def generate(self, job: Job) -> Reason:
         """One generation while it has a slot: calls the job's `scheduled` and `tokens`, and
         returns why it ended. Raises SproutError. A cancelled task must let go of the engine.
         """
-        raise NotImplementedError
 
     def submit(self, generation: Generation, sink: Sink) -> Job:
         job = Job(self, generation, sink)

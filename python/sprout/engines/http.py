@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """HTTP towards an engine process: requests that outlive its restart, vendor errors translated."""
 
+import abc
 import asyncio
 import contextlib
 import json
@@ -29,7 +30,7 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-class EngineHttp(Generic[Info]):
+class EngineHttp(abc.ABC, Generic[Info]):
     """One server. All coroutines belong to one event loop. `Info`: what it says of its model.
 
     retry_s: how long after the engine has gone requests wait for its return; then each is tried
@@ -73,13 +74,13 @@ class EngineHttp(Generic[Info]):
 
     # What a dialect says.
 
+    @abc.abstractmethod
     async def ask_info(self) -> Info:
         """Asks the server. Raises EngineUnavailable where it is none of this dialect."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def refused(self, status: int, answer: Any, text: str) -> str:
         """Why to try again; raises if there is no use in it. answer: None where it is no JSON."""
-        raise NotImplementedError
 
     def headers(self) -> Mapping[str, str]:
         """Of each request."""

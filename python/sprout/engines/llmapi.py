@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 from sprout.engines.base import Generation, Reason
+from sprout.engines.body import check_length
 from sprout.engines.client import EngineClient, Job
 from sprout.engines.events import cut
 from sprout.engines.llmapi_sampling import end_id_of, sampling
-from sprout.errors import EngineUnavailable, PromptTooLong, RequestError
+from sprout.errors import EngineUnavailable, RequestError
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ class LlmApi(EngineClient):
 
     async def generate(self, job: Job) -> Reason:
         g = job.generation
-        self._check(g)
+        check_length(g, self._context_tokens)
         output = self._begin(g)
         job.scheduled()
         end_id = end_id_of(g, self._own_end_id)
@@ -66,14 +67,6 @@ class LlmApi(EngineClient):
             _abort(output)
             raise
         return _reason(output.outputs[0].finish_reason)
-
-    def _check(self, generation: Generation) -> None:
-        prompt, limit = len(generation.input_ids), self._context_tokens
-        if prompt + generation.max_tokens > limit:
-            raise PromptTooLong(
-                f"the prompt of {prompt} tokens and max_tokens {generation.max_tokens} do not fit: "
-                f"together at most {limit} tokens"
-            )
 
     def _begin(self, generation: Generation) -> Any:
         """A RequestOutput. It belongs to the loop on which it is made."""

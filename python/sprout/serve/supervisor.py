@@ -7,6 +7,7 @@ ever, at growing intervals, and reported each time. Only the first start gives u
 never came up has a fault that a restart does not heal.
 """
 
+import abc
 import logging
 import threading
 import time
@@ -26,8 +27,8 @@ _TICK_S = 0.1
 _FIRST_START_TRIES = 2
 
 
-class Service:
-    """What the supervisor must know of one process. Subclasses fill in the parts."""
+class Service(abc.ABC):
+    """What the supervisor must know of one process. A subclass says its `name` and `command`."""
 
     name: str
     start_timeout_s: float = 30.0
@@ -35,14 +36,15 @@ class Service:
     tolerated_failures: int = 2  # checks in a row that may fail before a restart
     stop_grace_s: float = 0.8
 
+    @abc.abstractmethod
     def command(self) -> Sequence[str]:
-        raise NotImplementedError
+        """What is started."""
 
     def environment(self) -> Mapping[str, str] | None:
         """None: the supervisor's own."""
         return None
 
-    def prepare(self) -> None:
+    def prepare(self) -> None:  # noqa: B027 - for who needs it
         """Before each start."""
 
     def ready(self, process: Process) -> str | None:
@@ -57,7 +59,7 @@ class Service:
         """A quick look on every tick; what it returns is final. On the main thread."""
         return None
 
-    def cleanup(self) -> None:
+    def cleanup(self) -> None:  # noqa: B027
         """After each end, however it came."""
 
     def last_words(self, log: Path) -> str:
