@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sprout.console import evaluate_plots, evaluate_view
+from sprout.config import Config
+from sprout.console import evaluate, evaluate_plots, evaluate_view, operator
+from sprout.errors import ControlError
 from sprout.evaluate.journal import Entry, Journal, Key
 from sprout.proof.interval import Absent, Interval
+from sprout.v1 import control_pb2 as pb
 
 KEY = Key("00", "v1", "pairwise", "file", ("L0", "L1", "L2"), "greedy")
 
@@ -113,10 +116,47 @@ def test_the_share_of_what_was_saved(said: io.StringIO) -> None:
     evaluate_view.show_share(saved | {"judge_known": False, "attributed_g": -1.0})
     assert "against nothing" in said.getvalue()
     assert "without judges" in said.getvalue()
-    evaluate_view.show_share({"several_series": True})
-    assert "several carbon series" in said.getvalue()
-    evaluate_view.show_share(None)
-    assert "no control group" in said.getvalue()
+    evaluate_view.show_share({"not_known": "[NL] and DE"})
+    assert "not known: [NL] and DE" in said.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("arms", "why"),
+    [
+        ({"control": {}}, "no request of the control group yet"),
+        ({"control": {"NL trace": 2.0}}, "no request under the policy yet"),
+        (
+            {"control": {"NL trace": 2.0}, "L1": {"NL trace": 1.0, "DE trace": 1.0}},
+            "grams of several carbon series don't add up (DE trace; NL trace): `sprout report` has "
+            "what was saved in each",
+        ),
+    ],
+)
+def test_why_the_share_is_not_known(
+    monkeypatch: pytest.MonkeyPatch, arms: dict[str, dict[str, float]], why: str
+) -> None:
+    totals = [
+        pb.ArmTotals(
+            arm=arm,
+            outcomes=len(grams),
+            carbon_g=sum(grams.values()),
+            carbon_g_by_series=grams,
+        )
+        for arm, grams in arms.items()
+    ]
+    monkeypatch.setattr(operator, "status", lambda _: pb.Status(arms=totals))
+    monkeypatch.setattr(operator, "evaluations", lambda _: [])
+    assert evaluate.saved(Config()) == {"not_known": why}
+
+
+def test_without_a_control_plane_the_share_is_not_known_either(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def away(_: Config) -> pb.Status:
+        raise ControlError("control plane 127.0.0.1:1: is away")
+
+    monkeypatch.setattr(operator, "status", away)
+    assert evaluate.saved(Config()) == {"not_known": "control plane 127.0.0.1:1: is away"}
 
 
 def test_the_worst_disagreements_are_shown_and_only_where_texts_are_kept(
@@ -156,6 +196,18 @@ def test_judges_of_two_methods_are_compared_by_level() -> None:
 def test_nothing_in_common_is_said() -> None:
     one, other = journal(pair(1, (1.0, 1.0))), journal(pair(2, (1.0, 1.0)))
     assert isinstance(evaluate_view.agreement(one, other), Absent)
+
+
+def test_a_bar_that_the_picture_cuts_says_where_it_ends() -> None:
+    (axes,) = evaluate_plots.figure(found()).axes
+    assert [text.get_text() for text in axes.texts] == ["∞"]  # of L2, up to 1e6
+    one = found()["classes"][0] | {"preference": [1.0, 3.0, 2.9], "low": [1, 2.6, 2.7]}
+    (axes,) = evaluate_plots.figure(found(classes=[one | {"high": [1.0, 3.1, 4.0]}])).axes
+    assert [text.get_text() for text in axes.texts] == ["400 %"]
+    bars = [line for line in axes.lines if line.get_linewidth() == evaluate_plots.BAR]
+    for bar in bars:
+        low, high = bar.get_xdata()
+        assert low < high
 
 
 @pytest.mark.parametrize("name", ["q.png", "q.svg"])

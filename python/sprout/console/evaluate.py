@@ -112,7 +112,7 @@ def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: boo
         if second.key.levels != found.key.levels:
             raise ConfigError(f"{other} is of other levels: {', '.join(second.key.levels)}")
         agreement = evaluate_view.agreement(found, second)
-    saved = _saved(cfg)
+    took = saved(cfg)
     if picture is not None:
         from sprout.console.evaluate_plots import draw
 
@@ -124,7 +124,7 @@ def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: boo
                 "evaluation": found.evaluation,
                 "entries": [asdict(entry) for entry in found.entries],
                 "agreement": None if agreement is None else evaluate_view.interval(agreement),
-                "saved": saved,
+                "saved": took,
             }
         )
         return
@@ -133,7 +133,7 @@ def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: boo
     evaluate_view.unusable(found)
     if agreement is not None:
         evaluate_view.show_agreement(agreement, other)
-    evaluate_view.show_share(saved)
+    evaluate_view.show_share(took)
     evaluate_view.disagreements(found)
 
 
@@ -146,20 +146,24 @@ def _finished(cfg: Config, id_: str) -> Journal:
     raise ConfigError(f"{what} in {folder}")
 
 
-def _saved(cfg: Config) -> dict[str, Any] | None:
+def saved(cfg: Config) -> dict[str, Any]:
     """What all evaluations took, and what receipts of the policy say less than those of the control
-    group, of all outcomes ever stored; None where the control plane is not up, or has not both."""
+    group, of all outcomes ever stored; or why that is not known."""
     try:
         arms = {arm.arm: arm for arm in operator.status(cfg).arms}
         costs = [one.cost for one in operator.evaluations(cfg)]
-    except ControlError:
-        return None
+    except ControlError as error:
+        return {"not_known": str(error)}
     control, levels = arms.get("control"), pack(cfg.request.pack).levels
     drawn = [arm for name, arm in arms.items() if name in levels]
-    if control is None or control.outcomes == 0 or not drawn:
-        return None
-    if len({series for arm in (control, *drawn) for series in arm.carbon_g_by_series}) > 1:
-        return {"several_series": True}  # grams of two series are two quantities
+    if control is None or control.outcomes == 0:
+        return {"not_known": "no request of the control group yet"}
+    if not drawn:
+        return {"not_known": "no request under the policy yet"}
+    series = sorted({name for arm in (control, *drawn) for name in arm.carbon_g_by_series})
+    if len(series) > 1:
+        why = f"grams of several carbon series don't add up ({'; '.join(series)})"
+        return {"not_known": f"{why}: `sprout report` has what was saved in each"}
     n = sum(arm.outcomes for arm in drawn)
     per_request = control.carbon_g / control.outcomes
     return {

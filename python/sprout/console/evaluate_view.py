@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 
 from sprout.console.output import grams, joules, out
+from sprout.evaluate.findings import WIDEST
 from sprout.evaluate.journal import Entry, Journal
 from sprout.evaluate.session import Expected
 from sprout.evaluate.statistics.agreement import kappa
@@ -71,7 +72,7 @@ def _ratios(one: dict[str, Any]) -> Iterator[str]:
     for i in range(1, len(q)):
         text = f"{100 * q[i] / q[0]:.1f}" if q[0] > 0 else "-"
         if low:
-            most = "∞" if high[i] >= 1e6 else f"{100 * high[i]:.0f}"
+            most = "∞" if high[i] >= WIDEST else f"{100 * high[i]:.0f}"
             text += f" ({100 * low[i]:.0f} to {most})"
         yield text
 
@@ -122,13 +123,10 @@ def _partly_known(cost: dict[str, Any]) -> bool:
     return bool(cost.get("judge_joules_unknown") and cost.get("judge_joules"))
 
 
-def show_share(saved: dict[str, Any] | None) -> None:
+def show_share(saved: dict[str, Any]) -> None:
     """What all evaluations took against what receipts say the policy saved in the same time."""
-    if saved is None:
-        out.print("share       not known: no control group to compare with yet")
-        return
-    if saved.get("several_series"):
-        out.print("share       not known: grams of several carbon series don't add up")
+    if "not_known" in saved:
+        out.print(f"share       not known: {saved['not_known']}", markup=False)
         return
     total = saved["attributed_g"]
     took = saved["answers_g"] + saved["judge_g"]

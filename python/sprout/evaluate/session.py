@@ -267,10 +267,11 @@ class Session:
             raise EvaluationError(f"nothing could be judged ({stopped}): there is no q")
         least = self._cfg.evaluate.schedule.least_prompts
         if self._options.scheduled and len(judged) < least:
+            more = "those left out" if sample.own else "those left out, and newly sampled ones"
             raise EvaluationError(
                 f"{len(judged)} prompts could be judged and {least} "
                 "(evaluate.schedule.least_prompts) are needed for q. They are kept: the next try "
-                "goes on with others"
+                f"asks the prompts that are not judged yet ({more}) and adds them"
             )
         verdict = evaluation.verdict
         early = verdict is not None and verdict.stop and len(judged) == verdict.judged
