@@ -555,6 +555,9 @@ def test_a_dry_run_says_what_it_would_take(
     assert (expected.prompts, expected.requests, expected.judge_calls) == (40, 120, 0)
     assert expected.joules == pytest.approx(40 * sum(cfg.control.prior_energy_joules))
     assert expected.carbon_g == pytest.approx(expected.joules * 300 / 3.6e6)
+    made.status.policy.embodied_g_per_s = 0.001  # which receipts count as well
+    whole = made.expected(made.sample()).carbon_g
+    assert whole == pytest.approx(expected.carbon_g + expected.seconds * 0.001)
     assert not engine.asked
 
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 from sprout.control.inputs import Group, Inputs
 from sprout.control.plan import CLASS, MINIMUM, GroupPlan
 from sprout.control.propensity import OPTED_OUT
-from sprout.profile import LevelProfile
-from sprout.units import request_g
+from sprout.profile import LevelProfile, cost
 
 Shares = tuple[float, ...]
 
@@ -27,16 +26,12 @@ def grams(inputs: Inputs, profile: Sequence[LevelProfile], k0: float | None) -> 
     """(levels,) per request; nan without an intensity."""
     if k0 is None:
         return [math.nan for _ in profile]
-    return [
-        request_g(
-            p.energy_joules,
-            p.device_seconds,
-            intensity_g_per_kwh=k0,
-            pue=inputs.pue,
-            embodied_g_per_s=inputs.embodied_g_per_s,
-        )
-        for p in profile
-    ]
+    return cost.grams(
+        profile,
+        intensity_g_per_kwh=k0,
+        pue=inputs.pue,
+        embodied_g_per_s=inputs.embodied_g_per_s,
+    )
 
 
 def of_groups(inputs: Inputs, mixes: Sequence[Shares], k0: float | None) -> tuple[GroupPlan, ...]:

@@ -5,7 +5,7 @@ import math
 
 from sprout.evaluate.statistics.sequential import Hour
 from sprout.optimize.floor import Range, place
-from sprout.units import request_g
+from sprout.profile import cost
 from sprout.v1 import control_pb2 as pb
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)  # in the range that intensities have lately stood in
@@ -29,17 +29,13 @@ def hours(policy: pb.Policy) -> list[Hour]:
     grid = [low + at * (high - low) for at in POSITIONS] if known else [now]
     found = []
     for intensity in grid:
-        costs = tuple(
-            request_g(
-                p.energy_joules,
-                p.device_seconds,
-                intensity_g_per_kwh=intensity,
-                pue=policy.pue,
-                embodied_g_per_s=policy.embodied_g_per_s,
-            )
-            for p in why.profile
+        costs = cost.grams(
+            why.profile,
+            intensity_g_per_kwh=intensity,
+            pue=policy.pue,
+            embodied_g_per_s=policy.embodied_g_per_s,
         )
         if min(costs) > 0:
             floor = place(intensity, within, why.xi, why.fraction).relative
-            found.append(Hour(costs, min(1.0, max(0.0, floor))))
+            found.append(Hour(tuple(costs), min(1.0, max(0.0, floor))))
     return found

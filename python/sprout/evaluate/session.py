@@ -22,6 +22,7 @@ from sprout.evaluate.judging import Judging
 from sprout.evaluate.run import Evaluation, Price, Progress
 from sprout.evaluate.statistics.sequential import Stopping
 from sprout.evaluate.traffic import Gate, LedgerTraffic, ReportedTraffic, Slots, Traffic
+from sprout.profile import cost
 from sprout.serve.state import StackPaths
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
@@ -163,15 +164,23 @@ class Session:
             joules=joules,
             joules_basis=", ".join(dict.fromkeys(p.energy_basis for p in profile)),
             energy_estimated=any(p.energy_estimated for p in profile),
-            carbon_g=None
-            if intensity is None
-            else joules * self.status.policy.pue * intensity / 3.6e6,
+            carbon_g=None if intensity is None else n * sum(self._grams(intensity)),
             seconds=n * sum(level.device_seconds for level in profile),
             judge=name,
             judge_calls=calls,
             judge_tokens=tokens,
             judge_joules=tokens * rates.joules_per_token if rates.joules_per_token else None,
             judge_price=price if rates.price_per_1k_input else None,
+        )
+
+    def _grams(self, intensity_g_per_kwh: float) -> list[float]:
+        """(levels,) per request, as receipts will count them."""
+        policy = self.status.policy
+        return cost.grams(
+            policy.explanation.profile,
+            intensity_g_per_kwh=intensity_g_per_kwh,
+            pue=policy.pue,
+            embodied_g_per_s=policy.embodied_g_per_s,
         )
 
     def run(

@@ -2,6 +2,7 @@
 """What is known of the levels and of the node that serves them.
 
 levels.py   e, p, q by level: priors, measurements and what happens between the two
+cost.py     grams by level, from those
 live.py     the measurements, from outcomes
 change.py   whether the engine is still the one that was profiled
 power.py    node watts from tokens per second and busy time; service.py: seconds and requests in
