@@ -1,21 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "ledger.h"
 
-#include <fcntl.h>
 #include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
-#include <charconv>
 #include <cstring>
-#include <limits>
-#include <new>
 #include <stdexcept>
 
 namespace sprout {
 namespace {
-
-constexpr std::size_t kChecked = 8;  // head words under the checksum
 
 std::uint64_t ns(std::int64_t value) noexcept { return static_cast<std::uint64_t>(value); }
 std::int64_t ns(const Word& word) noexcept { return static_cast<std::int64_t>(load(word)); }
@@ -71,50 +64,26 @@ bool move(SegmentView& view, std::uint64_t ticket, Move&& with) noexcept {
 SegmentView segment_view(std::byte* data, std::size_t size) {
   SegmentView view;
   if (size < segment_bytes(0)) throw CorruptFile("segment: too short");
-  view.head = reinterpret_cast<SegmentHead*>(data);
-  std::array<std::uint64_t, kChecked> words;
-  load_all(&view.head->magic, words.data(), words.size());
-  if (words[0] != kSegmentMagic) throw CorruptFile("segment: not one");
-  if (words[1] != kSegmentLayout) throw CorruptFile("segment: of another version");
-  if (load(view.head->checksum) != fold(words.data(), words.size()))
-    throw CorruptFile("segment: wrong checksum");
+  view.head = reinterpret_cast<Head*>(data);
+  head_check(*view.head, kSegment);
   const SegmentIdentity identity = segment_identity(view);
   if (identity.records > kMaxRecords || size < segment_bytes(identity.records))
     throw CorruptFile("segment: shorter than its table");
   view.records = identity.records;
   view.tag = identity.tag;
-  view.counters = reinterpret_cast<Word*>(data + sizeof(SegmentHead));
+  view.counters = reinterpret_cast<Word*>(data + sizeof(Head));
   view.record = reinterpret_cast<Record*>(data + segment_bytes(0));
   return view;
 }
 
 void segment_init(std::byte* data, const SegmentIdentity& identity) noexcept {
   // The rest of the file is zero, which is what an empty table looks like.
-  SegmentHead& head = *new (data) SegmentHead{};
-  const std::array<std::uint64_t, kChecked> words = {kSegmentMagic,
-                                                     kSegmentLayout,
-                                                     identity.uid,
-                                                     pack(identity.pid, identity.role),
-                                                     identity.started,
-                                                     identity.node_id,
-                                                     pack(identity.records, identity.stub_index),
-                                                     identity.tag};
-  store_all(&head.magic, words.data(), words.size());
-  store(head.checksum, fold(words.data(), words.size()));
+  head_init(data, kSegment, identity, identity.role, pack(identity.records, identity.stub_index));
 }
 
 SegmentIdentity segment_identity(const SegmentView& view) noexcept {
-  const SegmentHead& head = *view.head;
-  SegmentIdentity identity;
-  identity.uid = load(head.uid);
-  identity.node_id = load(head.node);
-  identity.started = load(head.started);
-  identity.pid = low(load(head.owner));
-  identity.role = high(load(head.owner));
-  identity.records = low(load(head.shape));
-  identity.stub_index = high(load(head.shape));
-  identity.tag = static_cast<std::uint16_t>(load(head.tag));
-  return identity;
+  const Head& head = *view.head;
+  return {owner_of(head), high(load(head.owner)), high(load(head.shape)), low(load(head.shape))};
 }
 
 std::uint64_t flight_open(SegmentView& view, std::uint32_t& cursor, const Opening& with) noexcept {
@@ -260,62 +229,14 @@ bool flight_read(const SegmentView& view, std::uint32_t slot, FlightRow& out) no
   return load(opened.state) == pack(Record::kOpen, generation);
 }
 
-std::uint64_t process_started(std::uint32_t pid) noexcept {
-  char path[32] = "/proc/";
-  char* end = std::to_chars(path + 6, path + sizeof path - 6, pid).ptr;
-  std::memcpy(end, "/stat", 6);
-  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return errno == ENOENT || errno == ESRCH ? 0 : kNotTold;
-  char text[1024];
-  const ssize_t got = ::read(fd, text, sizeof text);
-  ::close(fd);
-  if (got <= 0) return 0;
-  // Field 2 is the command in parentheses and may hold anything: count fields after the last ')'.
-  std::string_view rest(text, static_cast<std::size_t>(got));
-  const auto paren = rest.rfind(')');
-  if (paren == std::string_view::npos) return 0;
-  rest.remove_prefix(paren + 1);
-  // A zombie is dead; that its parent has not looked yet changes nothing.
-  if (rest.size() > 1 && (rest[1] == 'Z' || rest[1] == 'X')) return 0;
-  for (int field = 3; field <= 22; ++field) {
-    const auto space = rest.find(' ');
-    if (space == std::string_view::npos) return 0;
-    rest.remove_prefix(space + 1);
-  }
-  std::uint64_t ticks = 0;
-  std::from_chars(rest.data(), rest.data() + rest.size(), ticks);
-  return ticks;
-}
-
-std::string segment_name(std::uint16_t tag) {
-  constexpr char digits[] = "0123456789abcdef";
-  std::string name = "segment-";
-  for (int shift = 12; shift >= 0; shift -= 4) name += digits[tag >> shift & 0xF];
-  return name;
-}
-
 Segment::Segment(const std::string& directory, std::uint32_t role, std::uint32_t stub_index,
                  std::uint64_t node_id, std::uint32_t records) {
   if (records > kMaxRecords) throw std::invalid_argument("records: at most 65536");
-  identity_.uid = random_word();
-  identity_.role = role;
-  identity_.pid = static_cast<std::uint32_t>(::getpid());
-  identity_.started = process_started(identity_.pid);
-  if (identity_.started == kNotTold) throw FileError(EMFILE, "no start time", "/proc/self/stat");
-  identity_.node_id = node_id;
-  identity_.stub_index = stub_index;
-  identity_.records = records;
-  for (int attempt = 0; attempt < 64; ++attempt) {
-    identity_.tag = static_cast<std::uint16_t>(1 + random_word() % 0xFFFF);
-    path_ = directory + "/" + segment_name(identity_.tag);
-    if (!create_file(path_, segment_bytes(records),
-                     [this](std::byte* data) { segment_init(data, identity_); }))
-      continue;  // the tag is taken
-    mapping_ = Mapping(path_, Access::kWrite, segment_bytes(records));
-    view_ = segment_view(mapping_.data(), mapping_.size());
-    return;
-  }
-  throw FileError(EEXIST, "no free segment name", directory);
+  identity_ = {this_process(node_id), role, stub_index, records};
+  path_ = create_tagged(directory, kSegment, segment_bytes(records), identity_,
+                        [this](std::byte* data) { segment_init(data, identity_); });
+  mapping_ = Mapping(path_, Access::kWrite, segment_bytes(records));
+  view_ = segment_view(mapping_.data(), mapping_.size());
 }
 
 SegmentView& Segment::view() {
@@ -357,7 +278,7 @@ SegmentView* Flights::find(std::uint64_t ticket) noexcept {
   }
   try {
     Kept kept;
-    kept.path = directory_ + "/" + segment_name(tag);
+    kept.path = directory_ + "/" + tagged_name(kSegment, tag);
     kept.mapping = Mapping(kept.path, Access::kWrite, segment_bytes(0));
     kept.view = segment_view(kept.mapping.data(), kept.mapping.size());
     if (kept.view.tag != tag) return nullptr;
@@ -380,11 +301,6 @@ SegmentReader::SegmentReader(std::string path)
   identity_ = segment_identity(view_);
 }
 
-bool SegmentReader::alive() const noexcept {
-  const std::uint64_t started = process_started(identity_.pid);
-  return started == kNotTold || (started != 0 && started == identity_.started);
-}
-
 std::vector<FlightRow> SegmentReader::scan() const {
   std::vector<FlightRow> rows;
   FlightRow row;
@@ -402,11 +318,6 @@ std::array<std::uint64_t, kCounters> SegmentReader::counters() const noexcept {
   std::array<std::uint64_t, kCounters> result;
   load_all(view_.counters, result.data(), result.size());
   return result;
-}
-
-void SegmentReader::unlink() {
-  if (mapping_.current(path_) && ::unlink(path_.c_str()) != 0 && errno != ENOENT)
-    throw FileError(errno, "unlink", path_);
 }
 
 }  // namespace sprout

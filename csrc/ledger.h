@@ -18,13 +18,13 @@
 #include <string_view>
 #include <vector>
 
+#include "head.h"
 #include "mapping.h"
 #include "names.h"
 #include "words.h"
 
 namespace sprout {
 
-inline constexpr std::uint64_t kSegmentMagic = 0x3130474553525053;  // "SPRSEG01"
 inline constexpr std::size_t kCounters = 32;
 inline constexpr std::uint32_t kLedgerFull = 7;  // the one counter that the core itself adds to
 inline constexpr std::size_t kMaxRecords = 65536;
@@ -37,21 +37,6 @@ enum class Phase : std::uint32_t {
   kFailed = 4,
   kCancelled = 5,
 };
-
-// Written before the file has a name, never after.
-struct SegmentHead {
-  Word magic;
-  Word layout;    // layout version | record size << 32
-  Word uid;       // random: the boot epoch of the stub, part of the key of its draws
-  Word owner;     // pid | role << 32
-  Word started;   // start time of the owner, ticks since boot (/proc/PID/stat, field 22)
-  Word node;      // node id
-  Word shape;     // records | stub index << 32
-  Word tag;       // 1 … 65535, in the file's name too
-  Word checksum;  // fold of the eight above
-  Word unused[7];
-};
-static_assert(sizeof(SegmentHead) == 128);
 
 // State words of a record: generation << 32 | mark. Generations count from 1.
 struct Record {
@@ -98,24 +83,24 @@ struct Record {
   } released;
 };
 static_assert(sizeof(Record) == 384 && alignof(Record) == 64);
-inline constexpr std::uint64_t kSegmentLayout = 2 | std::uint64_t{sizeof(Record)} << 32;
+// Of its head: owner = pid | role << 32, shape = records | stub index << 32.
+inline constexpr FileKind kSegment = {"segment", "segment-", 0x3130474553525053,  // "SPRSEG01"
+                                      2 | std::uint64_t{sizeof(Record)} << 32};
 
 // A segment in memory. Whoever makes one has checked that `records` of them are there.
 struct SegmentView {
-  SegmentHead* head = nullptr;
+  Head* head = nullptr;
   Word* counters = nullptr;  // (kCounters,), added to by the owner alone
   Record* record = nullptr;  // (records,)
   std::uint32_t records = 0;
   std::uint16_t tag = 0;
 };
 constexpr std::size_t segment_bytes(std::size_t records) noexcept {
-  return sizeof(SegmentHead) + kCounters * sizeof(Word) + records * sizeof(Record);
+  return sizeof(Head) + kCounters * sizeof(Word) + records * sizeof(Record);
 }
 
-struct SegmentIdentity {
-  std::uint64_t uid = 0, node_id = 0, started = 0;
-  std::uint32_t role = 0, pid = 0, stub_index = 0, records = 0;
-  std::uint16_t tag = 0;
+struct SegmentIdentity : Owner {
+  std::uint32_t role = 0, stub_index = 0, records = 0;
 };
 
 // What a flight is opened with.
@@ -195,12 +180,6 @@ bool flight_release(SegmentView& view, std::uint32_t slot, std::uint32_t generat
 // A copy of the flight in `slot`, if one is opened and not released.
 bool flight_read(const SegmentView& view, std::uint32_t slot, FlightRow& out) noexcept;
 
-// Start time of a process in ticks since boot; 0 = there is no such process; kNotTold = it could
-// not be asked (no descriptors left, no /proc): that is no reason to call it dead.
-inline constexpr std::uint64_t kNotTold = ~std::uint64_t{0};
-std::uint64_t process_started(std::uint32_t pid) noexcept;
-std::string segment_name(std::uint16_t tag);  // "segment-00ff"
-
 // The owner's side.
 class Segment {
  public:
@@ -249,11 +228,11 @@ class SegmentReader {
   explicit SegmentReader(std::string path);
   const SegmentIdentity& identity() const noexcept { return identity_; }
   const std::string& path() const noexcept { return path_; }
-  bool alive() const noexcept;
+  bool alive() const noexcept { return identity_.alive(); }
   std::vector<FlightRow> scan() const;
   bool release(std::uint32_t slot, std::uint32_t generation);  // std::out_of_range: slot
   std::array<std::uint64_t, kCounters> counters() const noexcept;
-  void unlink();
+  void unlink() { mapping_.unlink(path_); }
 
  private:
   std::string path_;

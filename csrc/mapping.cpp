@@ -9,7 +9,10 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
+#include <cstring>
 #include <ctime>
+#include <string_view>
 #include <utility>
 
 #include "words.h"
@@ -100,6 +103,10 @@ bool Mapping::current(const std::string& path) const noexcept {
          status.st_dev == device_;
 }
 
+void Mapping::unlink(const std::string& path) const {
+  if (current(path) && ::unlink(path.c_str()) != 0 && errno != ENOENT) fail("unlink", path);
+}
+
 void Mapping::lock(const std::string& path) {
   File file(::open(path.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW));
   if (file.get() < 0) fail("open", path);
@@ -181,6 +188,33 @@ std::uint64_t boot_id() noexcept {
     return hash;
   }();
   return id;
+}
+
+std::uint64_t process_started(std::uint32_t pid) noexcept {
+  char path[32] = "/proc/";
+  char* end = std::to_chars(path + 6, path + sizeof path - 6, pid).ptr;
+  std::memcpy(end, "/stat", 6);
+  const int fd = ::open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return errno == ENOENT || errno == ESRCH ? 0 : kNotTold;
+  char text[1024];
+  const ssize_t got = ::read(fd, text, sizeof text);
+  ::close(fd);
+  if (got <= 0) return 0;
+  // Field 2 is the command in parentheses and may hold anything: count fields after the last ')'.
+  std::string_view rest(text, static_cast<std::size_t>(got));
+  const auto paren = rest.rfind(')');
+  if (paren == std::string_view::npos) return 0;
+  rest.remove_prefix(paren + 1);
+  // A zombie is dead; that its parent has not looked yet changes nothing.
+  if (rest.size() > 1 && (rest[1] == 'Z' || rest[1] == 'X')) return 0;
+  for (int field = 3; field <= 22; ++field) {
+    const auto space = rest.find(' ');
+    if (space == std::string_view::npos) return 0;
+    rest.remove_prefix(space + 1);
+  }
+  std::uint64_t ticks = 0;
+  std::from_chars(rest.data(), rest.data() + rest.size(), ticks);
+  return ticks;
 }
 
 std::uint64_t random_word() {

@@ -49,6 +49,8 @@ class Mapping {
 
   // Does `path` still lead to this file?
   bool current(const std::string& path) const noexcept;
+  // Takes the name away from this file, not from another that has it by now. FileError.
+  void unlink(const std::string& path) const;
   // Only one process at a time holds this: FileError EBUSY where another one does. The kernel lets
   // go when the holder dies.
   void lock(const std::string& path);
@@ -82,6 +84,10 @@ class Watch {
 std::int64_t boottime_ns() noexcept;
 // Hash of the kernel's boot id: what was stamped under another boot is void. 0 where unreadable.
 std::uint64_t boot_id() noexcept;
+// Start time of a process in ticks since boot; 0 = there is no such process; kNotTold = it could
+// not be asked (no descriptors left, no /proc): that is no reason to call it dead.
+inline constexpr std::uint64_t kNotTold = ~std::uint64_t{0};
+std::uint64_t process_started(std::uint32_t pid) noexcept;
 std::uint64_t random_word();
 
 }  // namespace sprout

@@ -7,18 +7,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
 #include <cstring>
-#include <new>
+#include <iterator>
 #include <stdexcept>
-
-#include "ledger.h"
 
 namespace sprout {
 namespace {
-
-constexpr std::size_t kChecked = 8;  // head words under the checksum
 
 constexpr std::uint64_t state_of(std::uint64_t number, RingSlot::Mark mark) noexcept {
   return number << 2 | mark;
@@ -84,50 +79,28 @@ void check_memory_backed(const std::string& directory) {
 RingView ring_view(std::byte* data, std::size_t size) {
   RingView view;
   if (size < ring_bytes(0, 0)) throw CorruptFile("ring: too short");
-  view.head = reinterpret_cast<RingHead*>(data);
-  std::array<std::uint64_t, kChecked> words;
-  load_all(&view.head->magic, words.data(), words.size());
-  if (words[0] != kRingMagic) throw CorruptFile("ring: not one");
-  if (words[1] != kRingLayout) throw CorruptFile("ring: of another version");
-  if (load(view.head->checksum) != fold(words.data(), words.size()))
-    throw CorruptFile("ring: wrong checksum");
-  view.slots = low(words[6]);
-  view.prompt_bytes = high(words[6]);
+  view.head = reinterpret_cast<Head*>(data);
+  head_check(*view.head, kRing);
+  const std::uint64_t shape = load(view.head->shape);
+  view.slots = low(shape);
+  view.prompt_bytes = high(shape);
   if (view.slots == 0 || view.slots > kMaxSlots || view.prompt_bytes > kMaxPromptBytes ||
       size < ring_bytes(view.slots, view.prompt_bytes))
     throw CorruptFile("ring: shorter than its slots");
-  view.marks = reinterpret_cast<RingMarks*>(data + sizeof(RingHead));
-  view.first = data + sizeof(RingHead) + sizeof(RingMarks);
+  view.marks = reinterpret_cast<RingMarks*>(data + sizeof(Head));
+  view.first = data + sizeof(Head) + sizeof(RingMarks);
   return view;
 }
 
 void ring_init(std::byte* data, const RingIdentity& identity) noexcept {
   // The rest of the file is zero, which is what an empty ring looks like.
-  RingHead& head = *new (data) RingHead{};
-  const std::array<std::uint64_t, kChecked> words = {kRingMagic,
-                                                     kRingLayout,
-                                                     identity.uid,
-                                                     pack(identity.pid, identity.stub_index),
-                                                     identity.started,
-                                                     identity.node_id,
-                                                     pack(identity.slots, identity.prompt_bytes),
-                                                     identity.tag};
-  store_all(&head.magic, words.data(), words.size());
-  store(head.checksum, fold(words.data(), words.size()));
+  head_init(data, kRing, identity, identity.stub_index,
+            pack(identity.slots, identity.prompt_bytes));
 }
 
 RingIdentity ring_identity(const RingView& view) noexcept {
-  const RingHead& head = *view.head;
-  RingIdentity identity;
-  identity.uid = load(head.uid);
-  identity.node_id = load(head.node);
-  identity.started = load(head.started);
-  identity.pid = low(load(head.owner));
-  identity.stub_index = high(load(head.owner));
-  identity.slots = view.slots;
-  identity.prompt_bytes = view.prompt_bytes;
-  identity.tag = static_cast<std::uint16_t>(load(head.tag));
-  return identity;
+  const Head& head = *view.head;
+  return {owner_of(head), high(load(head.owner)), view.slots, view.prompt_bytes};
 }
 
 RingCounts ring_counts(const RingView& view) noexcept {
@@ -223,36 +196,19 @@ void ring_recover(RingView& view) noexcept {
   }
 }
 
-std::string ring_name(std::uint16_t tag) {
-  return "prompts-" + segment_name(tag).substr(sizeof "segment-" - 1);
-}
-
 Ring::Ring(const std::string& directory, std::uint32_t stub_index, std::uint64_t node_id,
            std::uint32_t slots, std::uint32_t prompt_bytes) {
   if (slots == 0 || slots > kMaxSlots) throw std::invalid_argument("slots: 1 to 65536");
   if (prompt_bytes == 0 || prompt_bytes > kMaxPromptBytes)
     throw std::invalid_argument("prompt_bytes: 1 to 1048576");
   check_memory_backed(directory);
-  identity_.uid = random_word();
-  identity_.pid = static_cast<std::uint32_t>(::getpid());
-  identity_.started = process_started(identity_.pid);
-  if (identity_.started == kNotTold) throw FileError(EMFILE, "no start time", "/proc/self/stat");
-  identity_.node_id = node_id;
-  identity_.stub_index = stub_index;
-  identity_.slots = slots;
-  identity_.prompt_bytes = prompt_bytes;
+  identity_ = {this_process(node_id), stub_index, slots, prompt_bytes};
   const std::size_t size = ring_bytes(slots, prompt_bytes);
-  for (int attempt = 0; attempt < 64; ++attempt) {
-    identity_.tag = static_cast<std::uint16_t>(1 + random_word() % 0xFFFF);
-    path_ = directory + "/" + ring_name(identity_.tag);
-    if (!create_file(path_, size, [this](std::byte* data) { ring_init(data, identity_); }))
-      continue;  // the tag is taken
-    mapping_ = Mapping(path_, Access::kWrite, size);
-    keep_out_of_dumps(mapping_);
-    view_ = ring_view(mapping_.data(), mapping_.size());
-    return;
-  }
-  throw FileError(EEXIST, "no free ring name", directory);
+  path_ = create_tagged(directory, kRing, size, identity_,
+                        [this](std::byte* data) { ring_init(data, identity_); });
+  mapping_ = Mapping(path_, Access::kWrite, size);
+  keep_out_of_dumps(mapping_);
+  view_ = ring_view(mapping_.data(), mapping_.size());
 }
 
 RingView& Ring::view() {
@@ -289,16 +245,6 @@ RingReader::RingReader(std::string path)
   view_ = ring_view(mapping_.data(), mapping_.size());
   identity_ = ring_identity(view_);
   ring_recover(view_);
-}
-
-bool RingReader::alive() const noexcept {
-  const std::uint64_t started = process_started(identity_.pid);
-  return started == kNotTold || (started != 0 && started == identity_.started);
-}
-
-void RingReader::unlink() {
-  if (mapping_.current(path_) && ::unlink(path_.c_str()) != 0 && errno != ENOENT)
-    throw FileError(errno, "unlink", path_);
 }
 
 }  // namespace sprout

@@ -18,30 +18,15 @@
 #include <string_view>
 #include <vector>
 
+#include "head.h"
 #include "mapping.h"
 #include "names.h"
 #include "words.h"
 
 namespace sprout {
 
-inline constexpr std::uint64_t kRingMagic = 0x3130474E52525053;  // "SPRRNG01"
 inline constexpr std::uint32_t kMaxSlots = 65536;
 inline constexpr std::uint32_t kMaxPromptBytes = 1 << 20;
-
-// Written before the file has a name, never after.
-struct RingHead {
-  Word magic;
-  Word layout;    // layout version | size of a slot's head << 32
-  Word uid;       // random
-  Word owner;     // pid | stub index << 32
-  Word started;   // start time of the owner, ticks since boot (/proc/PID/stat, field 22)
-  Word node;      // node id
-  Word shape;     // slots | bytes of the longest prompt << 32
-  Word tag;       // 1 … 65535, in the file's name too
-  Word checksum;  // fold of the eight above
-  Word unused[7];
-};
-static_assert(sizeof(RingHead) == 128);
 
 struct RingMarks {
   struct alignas(64) Writer {
@@ -73,10 +58,12 @@ struct alignas(64) RingSlot {
   // The text follows: bytes in words, zero-padded.
 };
 static_assert(sizeof(RingSlot) == 128 && alignof(RingSlot) == 64);
-inline constexpr std::uint64_t kRingLayout = 1 | std::uint64_t{sizeof(RingSlot)} << 32;
+// Of its head: owner = pid | stub index << 32, shape = slots | bytes of the longest prompt << 32.
+inline constexpr FileKind kRing = {"ring", "prompts-", 0x3130474E52525053,  // "SPRRNG01"
+                                   1 | std::uint64_t{sizeof(RingSlot)} << 32};
 
 struct RingView {
-  RingHead* head = nullptr;
+  Head* head = nullptr;
   RingMarks* marks = nullptr;
   std::byte* first = nullptr;  // slot
   std::uint32_t slots = 0;
@@ -86,13 +73,11 @@ constexpr std::size_t slot_bytes(std::size_t prompt_bytes) noexcept {
   return sizeof(RingSlot) + (prompt_bytes + 63) / 64 * 64;
 }
 constexpr std::size_t ring_bytes(std::size_t slots, std::size_t prompt_bytes) noexcept {
-  return sizeof(RingHead) + sizeof(RingMarks) + slots * slot_bytes(prompt_bytes);
+  return sizeof(Head) + sizeof(RingMarks) + slots * slot_bytes(prompt_bytes);
 }
 
-struct RingIdentity {
-  std::uint64_t uid = 0, node_id = 0, started = 0;
-  std::uint32_t pid = 0, stub_index = 0, slots = 0, prompt_bytes = 0;
-  std::uint16_t tag = 0;
+struct RingIdentity : Owner {
+  std::uint32_t stub_index = 0, slots = 0, prompt_bytes = 0;
 };
 
 // What a prompt was served with.
@@ -128,8 +113,6 @@ std::vector<RingPrompt> ring_drain(RingView& view);
 // What a reader that died held is wiped and given back. Before a reader's first drain.
 void ring_recover(RingView& view) noexcept;
 
-std::string ring_name(std::uint16_t tag);  // "prompts-00ff"
-
 // The owner's side.
 class Ring {
  public:
@@ -160,10 +143,10 @@ class RingReader {
   explicit RingReader(std::string path);
   const RingIdentity& identity() const noexcept { return identity_; }
   const std::string& path() const noexcept { return path_; }
-  bool alive() const noexcept;
+  bool alive() const noexcept { return identity_.alive(); }
   std::vector<RingPrompt> drain() { return ring_drain(view_); }
   RingCounts counts() const noexcept { return ring_counts(view_); }
-  void unlink();
+  void unlink() { mapping_.unlink(path_); }
 
  private:
   std::string path_;
