@@ -9,9 +9,9 @@ from typing import Any
 from rich.table import Table
 
 from sprout.console.output import grams, joules, out
+from sprout.evaluate.dry_run import Expected
 from sprout.evaluate.findings import WIDEST
 from sprout.evaluate.journal import Entry, Journal
-from sprout.evaluate.session import Expected
 from sprout.evaluate.statistics.agreement import kappa
 from sprout.proof.interval import Absent, Interval
 

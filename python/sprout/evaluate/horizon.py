@@ -3,9 +3,9 @@
 
 import math
 
+from sprout.evaluate import in_force
 from sprout.evaluate.statistics.sequential import Hour
 from sprout.optimize.floor import Range, place
-from sprout.profile import cost
 from sprout.v1 import control_pb2 as pb
 
 POSITIONS = (0.0, 0.25, 0.5, 0.75, 1.0)  # in the range that intensities have lately stood in
@@ -29,12 +29,7 @@ def hours(policy: pb.Policy) -> list[Hour]:
     grid = [low + at * (high - low) for at in POSITIONS] if known else [now]
     found = []
     for intensity in grid:
-        costs = cost.grams(
-            why.profile,
-            intensity_g_per_kwh=intensity,
-            pue=policy.pue,
-            embodied_g_per_s=policy.embodied_g_per_s,
-        )
+        costs = in_force.grams(policy, intensity)
         if min(costs) > 0:
             floor = place(intensity, within, why.xi, why.fraction).relative
             found.append(Hour(tuple(costs), min(1.0, max(0.0, floor))))

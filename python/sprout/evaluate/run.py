@@ -22,6 +22,7 @@ from sprout.v1 import control_pb2 as pb
 
 BATCH = 10  # questions between two looks at whether it is enough
 WHOLE = "every prompt was judged"
+CANCELLED = "cancelled"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ class Evaluation:
             self._paid()
         self._enough()  # so that the last few are in the verdict
         if self._cancelled:
-            return "cancelled"
+            return CANCELLED
         return self._answering.held_too_long or WHOLE
 
     def cost(self) -> pb.EvaluationCost:

@@ -6,29 +6,38 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from sprout.channel import translated
 from sprout.config import Config, no_core_dumps
 from sprout.directives import pack
 from sprout.errors import EvaluationError, JudgeError, RequestCancelled
-from sprout.evaluate import answering, asking, findings, horizon, judging, questions, reporting
-from sprout.evaluate.answers import Question
+from sprout.evaluate import (
+    answering,
+    asking,
+    dry_run,
+    findings,
+    horizon,
+    in_force,
+    judging,
+    reporting,
+)
+from sprout.evaluate.answers import Judged
+from sprout.evaluate.dry_run import Expected
 from sprout.evaluate.findings import Findings
 from sprout.evaluate.journal import Journal, Key, open_journal, unacknowledged
 from sprout.evaluate.judges import build
 from sprout.evaluate.judging import Judging
-from sprout.evaluate.run import Evaluation, Price, Progress
+from sprout.evaluate.run import CANCELLED, Evaluation, Price, Progress
+from sprout.evaluate.sample import Sample, of_file, of_requests
 from sprout.evaluate.statistics.sequential import Stopping
 from sprout.evaluate.traffic import Gate, LedgerTraffic, ReportedTraffic, Slots, Traffic
-from sprout.profile import cost
 from sprout.serve.state import StackPaths
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 
 CALL_TIMEOUT_S = 10.0
-SAMPLED = "sampled"
 OPERATOR = "operator"  # who starts an evaluation that no rule does
 
 
@@ -46,38 +55,6 @@ class Options:
     def scheduled(self) -> bool:
         """A rule started it, and nobody looks at how few prompts it had."""
         return self.trigger != OPERATOR
-
-
-@dataclass(frozen=True)
-class Sample:
-    """The questions of an evaluation."""
-
-    questions: tuple[Question, ...]
-    said: str  # where they come from
-    own: bool  # the operator's file: its texts may be kept
-
-    @property
-    def most_weight(self) -> float:
-        return max(question.weight for question in self.questions)
-
-
-@dataclass(frozen=True)
-class Expected:
-    """What an evaluation would take if it judged every prompt; `--dry-run` prints it."""
-
-    prompts: int
-    said: str
-    requests: int
-    joules: float
-    joules_basis: str
-    energy_estimated: bool
-    carbon_g: float | None  # at the present intensity; None: not known
-    seconds: float  # on the device
-    judge: str
-    judge_calls: int  # at most: what is cached or alike is not asked
-    judge_tokens: int
-    judge_joules: float | None
-    judge_price: float | None
 
 
 class Session:
@@ -105,83 +82,19 @@ class Session:
 
     def sample(self) -> Sample:
         """EvaluationError where there is no prompt to ask."""
-        most = self._most
+        most, seed = self._most, self._options.seed
         path = self._options.prompts or self._cfg.evaluate.prompts_file
         if path is not None:
-            found = questions.read_file(path)
-            chosen = questions.some(found, most, self._options.seed)
-            print_ = questions.fingerprint(found)
-            return Sample(tuple(chosen), f"{path.name} ({len(found)}, {print_})", True)
+            return of_file(path, most, seed)
         no_core_dumps()
-        drawn: list[pb.SampledPrompt] = []
-        while len(drawn) < most:
-            request = pb.DrawPromptsRequest(
-                count=min(1000, most - len(drawn)),
-                seed=self._options.seed,
-                without=[prompt.id for prompt in drawn],
-                actor=self._options.actor,
-                total=most,
-            )
-            new = self._control.DrawPrompts(request, timeout=CALL_TIMEOUT_S).prompts
-            if not new:
-                break
-            drawn.extend(new)
-        cap = self._cfg.evaluate.schedule.max_tokens  # a client may have asked for any number
-        chosen = [
-            replace(question, max_tokens=min(question.max_tokens, cap))
-            for question in questions.sampled(drawn)
-        ]
-        if not chosen:
-            raise EvaluationError(
-                "no prompt was sampled yet, and evaluate.prompts_file names none: wait, or give "
-                "--prompts FILE"
-            )
-        return Sample(tuple(chosen), SAMPLED, False)
+        cap = self._cfg.evaluate.schedule.max_tokens
+        return of_requests(self._control, most, seed, actor=self._options.actor, max_tokens=cap)
 
     def expected(self, sample: Sample) -> Expected:
-        """From e and p of the policy in force; nothing is asked."""
-        profile = self.status.policy.explanation.profile
-        n, others = len(sample.questions), len(self.levels) - 1
-        joules = n * sum(level.energy_joules for level in profile)
-        intensity = self._intensity()
-        with self._judge() as judge:
-            name, method = judge.name, judge.method
-        # Of one prompt: calls, and answers shown in each.
-        asked, shown = {
-            "pairwise": (2 * others, 2),
-            "choice": (1, others + 1),
-            "exact": (0, 0),
-        }[method]
-        calls = asked * n
-        mean = [p.mean_input_tokens + p.mean_output_tokens for p in profile]
-        tokens = round(calls * shown * sum(mean) / len(mean)) if mean else 0
+        """What it would take if it judged every prompt; nothing is asked."""
         rates = build.rates(self._cfg.evaluate.judge)
-        price = tokens / 1000 * rates.price_per_1k_input
-        return Expected(
-            prompts=n,
-            said=sample.said,
-            requests=n * len(self.levels),
-            joules=joules,
-            joules_basis=", ".join(dict.fromkeys(p.energy_basis for p in profile)),
-            energy_estimated=any(p.energy_estimated for p in profile),
-            carbon_g=None if intensity is None else n * sum(self._grams(intensity)),
-            seconds=n * sum(level.device_seconds for level in profile),
-            judge=name,
-            judge_calls=calls,
-            judge_tokens=tokens,
-            judge_joules=tokens * rates.joules_per_token if rates.joules_per_token else None,
-            judge_price=price if rates.price_per_1k_input else None,
-        )
-
-    def _grams(self, intensity_g_per_kwh: float) -> list[float]:
-        """(levels,) per request, as receipts will count them."""
-        policy = self.status.policy
-        return cost.grams(
-            policy.explanation.profile,
-            intensity_g_per_kwh=intensity_g_per_kwh,
-            pue=policy.pue,
-            embodied_g_per_s=policy.embodied_g_per_s,
-        )
+        with self._judge() as judge:
+            return dry_run.expected(self.status.policy, len(self.levels), sample, judge, rates)
 
     def run(
         self,
@@ -219,18 +132,6 @@ class Session:
                 f"{len(known)} prompts are there and {schedule.least_prompts} "
                 "(evaluate.schedule.least_prompts) are needed"
             )
-        hours = horizon.hours(policy)
-        stopping = None
-        if hours and not self._options.whole:
-            stopping = Stopping(
-                hours,
-                method=judge.method,
-                most_g_ratio=schedule.stop_g_ratio,
-                most_points=schedule.stop_points,
-                # Known before a prompt of this sitting is judged. Entries of an earlier one keep
-                # the weights of their draw: both count sampled requests, so they go together.
-                most_weight=max([sample.most_weight, *(e.weight for e in journal.entries)]),
-            )
         answers, asker = answering.answering(
             self._cfg,
             self._triton,
@@ -243,13 +144,13 @@ class Session:
             traffic=self._reported if schedule.endpoint else None,
             slots=self._slots,
         )
-        price = Price(build.rates(self._cfg.evaluate.judge), self._intensity(), policy.pue or 1.0)
+        rates, k0 = build.rates(self._cfg.evaluate.judge), in_force.intensity(policy)
         evaluation = Evaluation(
             answers,
             judge,
             journal,
-            price,
-            stopping=stopping,
+            Price(rates, k0, policy.pue),
+            stopping=self._stopping(sample, judge, journal),
             least=schedule.least_prompts,
             keep_texts=sample.own,
             progress=lambda now: progress(now, journal),
@@ -259,29 +160,30 @@ class Session:
             stopped = evaluation.run(sample.questions)
         finally:
             asker.close()
-        if stopped == "cancelled":
+        if stopped == CANCELLED:
             return None
         return self._report(evaluation, journal, judge, sample, stopped)
+
+    def _stopping(self, sample: Sample, judge: Judging, journal: Journal) -> Stopping | None:
+        """None: every prompt is judged."""
+        hours = horizon.hours(self.status.policy)
+        if self._options.whole or not hours:
+            return None
+        schedule = self._cfg.evaluate.schedule
+        return Stopping(
+            hours,
+            method=judge.method,
+            most_g_ratio=schedule.stop_g_ratio,
+            most_points=schedule.stop_points,
+            # Known before a prompt of this sitting is judged. Entries of an earlier one keep the
+            # weights of their draw: both count sampled requests, so they go together.
+            most_weight=max([sample.most_weight, *(e.weight for e in journal.entries)]),
+        )
 
     def _report(
         self, evaluation: Evaluation, journal: Journal, judge: Judging, sample: Sample, stopped: str
     ) -> pb.Evaluation:
-        judged = evaluation.judged
-        if stopped == evaluation.held_too_long:
-            raise EvaluationError(
-                f"it was held back with {len(judged)} prompts judged: {stopped}. They are kept: "
-                "the next try goes on"
-            )
-        if not judged:
-            raise EvaluationError(f"nothing could be judged ({stopped}): there is no q")
-        least = self._cfg.evaluate.schedule.least_prompts
-        if self._options.scheduled and len(judged) < least:
-            more = "those left out" if sample.own else "those left out, and newly sampled ones"
-            raise EvaluationError(
-                f"{len(judged)} prompts could be judged and {least} "
-                "(evaluate.schedule.least_prompts) are needed for q. They are kept: the next try "
-                f"asks the prompts that are not judged yet ({more}) and adds them"
-            )
+        judged = self._judged(evaluation, sample, stopped)
         verdict = evaluation.verdict
         early = verdict is not None and verdict.stop and len(judged) == verdict.judged
         found = findings.find(
@@ -303,6 +205,26 @@ class Session:
         if sent is None:
             raise EvaluationError("the control plane refused the evaluation; its log says why")
         return sent
+
+    def _judged(self, evaluation: Evaluation, sample: Sample, stopped: str) -> list[Judged]:
+        """EvaluationError where that is too little for a q."""
+        judged = evaluation.judged
+        if stopped == evaluation.held_too_long:
+            raise EvaluationError(
+                f"it was held back with {len(judged)} prompts judged: {stopped}. They are kept: "
+                "the next try goes on"
+            )
+        if not judged:
+            raise EvaluationError(f"nothing could be judged ({stopped}): there is no q")
+        least = self._cfg.evaluate.schedule.least_prompts
+        if self._options.scheduled and len(judged) < least:
+            more = "those left out" if sample.own else "those left out, and newly sampled ones"
+            raise EvaluationError(
+                f"{len(judged)} prompts could be judged and {least} "
+                "(evaluate.schedule.least_prompts) are needed for q. They are kept: the next try "
+                f"asks the prompts that are not judged yet ({more}) and adds them"
+            )
+        return judged
 
     def _message(
         self, judge: Judging, journal: Journal, sample: Sample, found: Findings, *, stopped: str
@@ -384,10 +306,6 @@ class Session:
         """ControlError in whichever thread that is."""
         with translated("the control plane's status"):
             return self._control.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S)
-
-    def _intensity(self) -> float | None:
-        policy = self.status.policy
-        return policy.intensity.g_per_kwh if policy.HasField("intensity") else None
 
 
 @contextmanager
