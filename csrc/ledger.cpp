@@ -65,7 +65,7 @@ SegmentView segment_view(std::byte* data, std::size_t size) {
   SegmentView view;
   if (size < segment_bytes(0)) throw CorruptFile("segment: too short");
   view.head = reinterpret_cast<Head*>(data);
-  head_check(*view.head, kSegment);
+  head_check(*view.head, kSegmentFile);
   const SegmentIdentity identity = segment_identity(view);
   if (identity.records > kMaxRecords || size < segment_bytes(identity.records))
     throw CorruptFile("segment: shorter than its table");
@@ -78,7 +78,8 @@ SegmentView segment_view(std::byte* data, std::size_t size) {
 
 void segment_init(std::byte* data, const SegmentIdentity& identity) noexcept {
   // The rest of the file is zero, which is what an empty table looks like.
-  head_init(data, kSegment, identity, identity.role, pack(identity.records, identity.stub_index));
+  head_init(data, kSegmentFile, identity, identity.role,
+            pack(identity.records, identity.stub_index));
 }
 
 SegmentIdentity segment_identity(const SegmentView& view) noexcept {
@@ -233,7 +234,7 @@ Segment::Segment(const std::string& directory, std::uint32_t role, std::uint32_t
                  std::uint64_t node_id, std::uint32_t records) {
   if (records > kMaxRecords) throw std::invalid_argument("records: at most 65536");
   identity_ = {this_process(node_id), role, stub_index, records};
-  path_ = create_tagged(directory, kSegment, segment_bytes(records), identity_,
+  path_ = create_tagged(directory, kSegmentFile, segment_bytes(records), identity_,
                         [this](std::byte* data) { segment_init(data, identity_); });
   mapping_ = Mapping(path_, Access::kWrite, segment_bytes(records));
   view_ = segment_view(mapping_.data(), mapping_.size());
@@ -278,7 +279,7 @@ SegmentView* Flights::find(std::uint64_t ticket) noexcept {
   }
   try {
     Kept kept;
-    kept.path = directory_ + "/" + tagged_name(kSegment, tag);
+    kept.path = directory_ + "/" + tagged_name(kSegmentFile, tag);
     kept.mapping = Mapping(kept.path, Access::kWrite, segment_bytes(0));
     kept.view = segment_view(kept.mapping.data(), kept.mapping.size());
     if (kept.view.tag != tag) return nullptr;

@@ -84,8 +84,8 @@ struct Record {
 };
 static_assert(sizeof(Record) == 384 && alignof(Record) == 64);
 // Of its head: owner = pid | role << 32, shape = records | stub index << 32.
-inline constexpr FileKind kSegment = {"segment", "segment-", 0x3130474553525053,  // "SPRSEG01"
-                                      2 | std::uint64_t{sizeof(Record)} << 32};
+inline constexpr FileKind kSegmentFile = {"segment", "segment-", 0x3130474553525053,  // "SPRSEG01"
+                                          2 | std::uint64_t{sizeof(Record)} << 32};
 
 // A segment in memory. Whoever makes one has checked that `records` of them are there.
 struct SegmentView {

@@ -80,7 +80,7 @@ RingView ring_view(std::byte* data, std::size_t size) {
   RingView view;
   if (size < ring_bytes(0, 0)) throw CorruptFile("ring: too short");
   view.head = reinterpret_cast<Head*>(data);
-  head_check(*view.head, kRing);
+  head_check(*view.head, kRingFile);
   const std::uint64_t shape = load(view.head->shape);
   view.slots = low(shape);
   view.prompt_bytes = high(shape);
@@ -94,7 +94,7 @@ RingView ring_view(std::byte* data, std::size_t size) {
 
 void ring_init(std::byte* data, const RingIdentity& identity) noexcept {
   // The rest of the file is zero, which is what an empty ring looks like.
-  head_init(data, kRing, identity, identity.stub_index,
+  head_init(data, kRingFile, identity, identity.stub_index,
             pack(identity.slots, identity.prompt_bytes));
 }
 
@@ -204,7 +204,7 @@ Ring::Ring(const std::string& directory, std::uint32_t stub_index, std::uint64_t
   check_memory_backed(directory);
   identity_ = {this_process(node_id), stub_index, slots, prompt_bytes};
   const std::size_t size = ring_bytes(slots, prompt_bytes);
-  path_ = create_tagged(directory, kRing, size, identity_,
+  path_ = create_tagged(directory, kRingFile, size, identity_,
                         [this](std::byte* data) { ring_init(data, identity_); });
   mapping_ = Mapping(path_, Access::kWrite, size);
   keep_out_of_dumps(mapping_);

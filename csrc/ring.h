@@ -59,8 +59,8 @@ struct alignas(64) RingSlot {
 };
 static_assert(sizeof(RingSlot) == 128 && alignof(RingSlot) == 64);
 // Of its head: owner = pid | stub index << 32, shape = slots | bytes of the longest prompt << 32.
-inline constexpr FileKind kRing = {"ring", "prompts-", 0x3130474E52525053,  // "SPRRNG01"
-                                   1 | std::uint64_t{sizeof(RingSlot)} << 32};
+inline constexpr FileKind kRingFile = {"ring", "prompts-", 0x3130474E52525053,  // "SPRRNG01"
+                                       1 | std::uint64_t{sizeof(RingSlot)} << 32};
 
 struct RingView {
   Head* head = nullptr;

@@ -30,30 +30,9 @@ __all__ = [
     "segments",
 ]
 
-# Index = number of the counter in a segment.
-COUNTERS: tuple[str, ...] = (
-    "requests",
-    "refused",
-    "hints_ignored",
-    "policy_absent",
-    "policy_expired",
-    "policy_corrupt",
-    "policy_pack",
-    "ledger_full",
-    "engine_requests",
-    "engine_failed",
-    "engine_cancelled",
-    "engine_busy",
-    "chunks",
-    "unattributed",
-    "delivered",
-    "bls_requests",
-    "bls_cancelled",
-)
-
 
 class Counter(IntEnum):
-    """Numbers of `COUNTERS`, for `Segment.count`."""
+    """Number of a counter in a segment, for `Segment.count`."""
 
     REQUESTS = 0
     REFUSED = 1
@@ -72,6 +51,10 @@ class Counter(IntEnum):
     DELIVERED = 14
     BLS_REQUESTS = 15
     BLS_CANCELLED = 16
+
+
+# Their names; the index is the number.
+COUNTERS: tuple[str, ...] = tuple(counter.name.lower() for counter in Counter)
 
 
 class Role(IntEnum):

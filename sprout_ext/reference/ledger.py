@@ -1,10 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The flight ledger over its bytes (csrc/ledger.h).
 
-Words: 0 magic, 1 layout (2 | 384 << 32), 2 uid, 3 pid | role << 32, 4 start time of the owner,
-5 node id, 6 records | stub index << 32, 7 tag, 8 checksum = fold(0-7), 9-15 unused, 16-47 counters;
-then records of 48 words, one line of 8 (the opener's: 16) per writer, each led by its state word
-generation << 32 | mark:
+Words: 0-15 head (see head.py; 1 = 2 | 384 << 32, 3 pid | role << 32, 6 records | stub index << 32),
+16-47 counters; then records of 48 words, one line of 8 (the opener's: 16) per writer, each led by
+its state word generation << 32 | mark:
  0 opened (mark 1 writing, 2 open): 1 level | flags << 16, 2 policy version, 3 policy seed,
    4 sequence, 5-7 task, 8 opened_ns, 9 input_tokens | max_tokens << 32, 10 intensity, 11 pue,
    12 embodied, 13-15 tenant
@@ -14,8 +13,6 @@ generation << 32 | mark:
 """
 
 import math
-import os
-import secrets
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -24,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprout_ext.ledger import FLIGHT, Counter, Phase
-from sprout_ext.reference.words import Words, bits, create, fold, real, signed
+from sprout_ext.reference.head import FileKind, process_started
+from sprout_ext.reference.words import Words, bits, name_words, real, signed, text_of
 
-MAGIC = int.from_bytes(b"SPRSEG01", "little")
-LAYOUT = 2 | 384 << 32
+SEGMENT = FileKind("segment", "segment-", b"SPRSEG01", 2 | 384 << 32)
 HEAD, RECORD = 48, 48  # words
 _LIVE, _END, _CLOSED, _RELEASED = 16, 24, 32, 40
 
@@ -44,31 +41,8 @@ def _marked(word: int, first: int, last: int) -> int:
     return word >> 32 if first <= _low(word) <= last else 0
 
 
-def process_started(pid: int) -> int:
-    """Start time in ticks since boot; 0 = no such process, or a zombie."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return 0
-    fields = stat[stat.rindex(")") + 1 :].split()  # from field 3
-    return 0 if fields[0] in "ZX" else int(fields[22 - 3])
-
-
-def _name(words: list[int]) -> bytes:
-    return b"".join(word.to_bytes(8, "little") for word in words)
-
-
-def _name_words(name: bytes) -> list[int]:
-    padded = name.ljust(24, b"\0")
-    return [int.from_bytes(padded[i : i + 8], "little") for i in (0, 8, 16)]
-
-
 def _open(path: Path) -> tuple[Words, list[int]]:
-    words = Words(path, HEAD * 8)
-    head = words.read(0, 9)
-    if head[0] != MAGIC or head[1] != LAYOUT or head[8] != fold(head[:8]):
-        words.close()
-        raise ValueError(f"{path}: not a segment")
+    words, head = SEGMENT.open(path, HEAD * 8)
     if _low(head[6]) > 65536 or words.words < HEAD + RECORD * _low(head[6]):
         words.close()
         raise ValueError(f"{path}: shorter than its table")
@@ -87,7 +61,7 @@ def _row(words: Words, tag: int, slot: int) -> NDArray[Any] | None:
     row["slot"], row["generation"] = slot, generation
     row["level"], row["flags"] = r[1] & 0xFF, r[1] >> 16 & 0xFFFF
     row["policy_version"], row["policy_seed"], row["sequence"] = r[2:5]
-    row["task"], row["tenant"] = _name(r[5:8]), _name(r[13:16])
+    row["task"], row["tenant"] = text_of(r[5:8]), text_of(r[13:16])
     row["opened_ns"] = signed(r[8])
     row["input_tokens"], row["max_tokens"] = _low(r[9]), r[9] >> 32
     row["intensity_g_per_kwh"], row["pue"], row["embodied_g_per_s"] = map(real, r[10:13])
@@ -132,14 +106,8 @@ class Segment:
         records: int = 0,
     ) -> "Segment":
         """A new segment."""
-        tag = 1 + secrets.randbelow(0xFFFF)
-        pid = os.getpid()
-        head = [MAGIC, LAYOUT, secrets.randbits(64), _pack(pid, role), process_started(pid)]
-        head += [node_id, _pack(records, stub_index), tag]
-        path = Path(directory) / f"segment-{tag:04x}"
-        size = (HEAD + RECORD * records) * 8
-        create(path, size, [*head, fold(head)], replace=False)
-        return cls(path)
+        size, shape = (HEAD + RECORD * records) * 8, _pack(records, stub_index)
+        return cls(SEGMENT.create(directory, size, upper=role, node_id=node_id, shape=shape))
 
     def open_flight(
         self,
@@ -170,9 +138,9 @@ class Segment:
                 continue
             generation = (last + 1) & 0xFFFFFFFF or 1
             line = [level | flags << 16, policy_version, policy_seed, sequence]
-            line += [*_name_words(task), opened_ns, _pack(input_tokens, max_tokens)]
+            line += [*name_words(task), opened_ns, _pack(input_tokens, max_tokens)]
             line += [bits(intensity_g_per_kwh), bits(pue), bits(embodied_g_per_s)]
-            line += _name_words(tenant)
+            line += name_words(tenant)
             self._words[at] = _pack(1, generation)
             self._words.write(at + 1, line)
             self._words[at] = _pack(2, generation)
@@ -200,7 +168,7 @@ class Flights:
     def _find(self, ticket: int) -> tuple[Words, int] | None:
         tag, slot, generation = ticket >> 48, ticket >> 32 & 0xFFFF, _low(ticket)
         try:
-            words, head = _open(self._directory / f"segment-{tag:04x}")
+            words, head = _open(SEGMENT.path(self._directory, tag))
         except (OSError, ValueError):
             return None
         at = HEAD + slot * RECORD

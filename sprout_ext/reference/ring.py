@@ -1,27 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """The ring of sampled prompts over its bytes (csrc/ring.h).
 
-Words: 0 magic, 1 layout (1 | 128 << 32), 2 uid, 3 pid | stub index << 32, 4 start time of the
-owner, 5 node id, 6 slots | bytes of the longest prompt << 32, 7 tag, 8 checksum = fold(0-7); the
-writer's: 16 written, 17 too long, 18 refused, 19 unknown; the reader's: 24 read, 25 missed; from 32
-on slots, each a multiple of 8 words:
+Words: 0-15 head (see head.py; 1 = 1 | 128 << 32, 3 pid | stub index << 32, 6 slots | bytes of the
+longest prompt << 32); the writer's: 16 written, 17 too long, 18 refused, 19 unknown; the reader's:
+24 read, 25 missed; from 32 on slots, each a multiple of 8 words:
  0 state = number << 2 | mark (0 empty, 1 writing, 2 whole, 3 claimed), 1 level | flags << 16,
    2 policy version, 3 propensity, 4 bytes of the text | max_tokens << 32, 5 opened_ns, 6-8 task,
    9-11 tenant, 16 … text
 """
 
-import os
-import secrets
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from sprout_ext.reference.ledger import process_started
-from sprout_ext.reference.words import Words, bits, create, fold, real, signed
+from sprout_ext.reference.head import FileKind
+from sprout_ext.reference.words import bits, name_words, real, signed, spelt, text_of
 from sprout_ext.ring import RingCounts
 
-MAGIC = int.from_bytes(b"SPRRNG01", "little")
-LAYOUT = 1 | 128 << 32
+RING = FileKind("ring", "prompts-", b"SPRRNG01", 1 | 128 << 32)
 FIRST, HEAD = 32, 16  # words: where slots begin, and before a slot's text
 EMPTY, WRITING, WHOLE, CLAIMED = range(4)
 _WRITTEN, _TOO_LONG, _REFUSED, _UNKNOWN, _READ, _MISSED = 16, 17, 18, 19, 24, 25
@@ -43,25 +39,12 @@ class RingPrompt:
     text: bytes
 
 
-def _words(text: bytes) -> list[int]:
-    padded = text.ljust(-(-len(text) // 8) * 8, b"\0")
-    return [int.from_bytes(padded[i : i + 8], "little") for i in range(0, len(padded), 8)]
-
-
-def _bytes(words: list[int]) -> bytes:
-    return b"".join(word.to_bytes(8, "little") for word in words)
-
-
 class _Slots:
     """An open ring."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.words = Words(path, FIRST * 8)
-        head = self.words.read(0, 9)
-        if head[0] != MAGIC or head[1] != LAYOUT or head[8] != fold(head[:8]):
-            raise ValueError(f"{path}: not a ring")
-        self.head = head
+        self.words, head = RING.open(path, FIRST * 8)
         self.slots, self.prompt_bytes = head[6] & 0xFFFFFFFF, head[6] >> 32
         self.stride = HEAD + -(-self.prompt_bytes // 64) * 8
 
@@ -102,13 +85,9 @@ class Ring:
         prompt_bytes: int,
     ) -> "Ring":
         """A new ring."""
-        tag, pid = 1 + secrets.randbelow(0xFFFF), os.getpid()
-        head = [MAGIC, LAYOUT, secrets.randbits(64), pid | stub_index << 32, process_started(pid)]
-        head += [node_id, slots | prompt_bytes << 32, tag]
-        path = Path(directory) / f"prompts-{tag:04x}"
         size = FIRST * 8 + slots * (HEAD * 8 + -(-prompt_bytes // 64) * 64)
-        create(path, size, [*head, fold(head)], replace=False)
-        return cls(path)
+        shape = slots | prompt_bytes << 32
+        return cls(RING.create(directory, size, upper=stub_index, node_id=node_id, shape=shape))
 
     def write(
         self,
@@ -136,12 +115,11 @@ class Ring:
             words[_WRITTEN] = number
             return False
         words[at] = number << 2 | WRITING
-        held, spelt = slots.held(at), _words(text)
+        held, written = slots.held(at), spelt(text)
         facts = [level | flags << 16, policy_version, bits(propensity)]
         facts += [len(text) | max_tokens << 32, opened_ns]
-        names = _words(task.ljust(24, b"\0")) + _words(tenant.ljust(24, b"\0"))
-        words.write(at + 1, facts + names)
-        words.write(at + HEAD, spelt + [0] * (held - len(spelt)))
+        words.write(at + 1, facts + name_words(task) + name_words(tenant))
+        words.write(at + HEAD, written + [0] * (held - len(written)))
         words[at] = number << 2 | WHOLE
         words[_WRITTEN] = number
         return True
@@ -203,9 +181,9 @@ class RingReader:
             propensity=real(words[at + 3]),
             max_tokens=words[at + 4] >> 32,
             opened_ns=signed(words[at + 5]),
-            task=_bytes(words.read(at + 6, 3)).rstrip(b"\0"),
-            tenant=_bytes(words.read(at + 9, 3)).rstrip(b"\0"),
-            text=_bytes(words.read(at + HEAD, self._slots.held(at)))[:size],
+            task=text_of(words.read(at + 6, 3)).rstrip(b"\0"),
+            tenant=text_of(words.read(at + 9, 3)).rstrip(b"\0"),
+            text=text_of(words.read(at + HEAD, self._slots.held(at)))[:size],
         )
 
     def counts(self) -> RingCounts:

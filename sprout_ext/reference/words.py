@@ -53,6 +53,22 @@ def signed(word: int) -> int:
     return word - (1 << 64) if word >> 63 else word
 
 
+def spelt(text: bytes) -> list[int]:
+    """The words of a text, zero-padded."""
+    padded = text.ljust(-(-len(text) // 8) * 8, b"\0")
+    return [int.from_bytes(padded[i : i + 8], "little") for i in range(0, len(padded), 8)]
+
+
+def text_of(words: Iterable[int]) -> bytes:
+    """The bytes of these words."""
+    return b"".join(word.to_bytes(8, "little") for word in words)
+
+
+def name_words(name: bytes) -> list[int]:
+    """The three words of a tenant or task class."""
+    return spelt(name.ljust(24, b"\0"))
+
+
 def create(path: Path, size: int, first: Iterable[int], *, replace: bool) -> None:
     """A zeroed file of `size` bytes that starts with these words, in one step."""
     temporary = path.with_name(path.name + ".reference")

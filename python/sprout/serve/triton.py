@@ -234,7 +234,7 @@ def _command_line(pid: int) -> str:
 
 def progress(shm: Path) -> int:
     """A number that grows while requests move through the chain."""
-    from sprout_ext.ledger import COUNTERS, segments  # noqa: PLC0415 - compiled; see probes
+    from sprout_ext.ledger import Counter, segments  # noqa: PLC0415 - compiled; see probes
 
-    moving = [COUNTERS.index(name) for name in ("chunks", "delivered", "engine_failed")]
+    moving = [Counter.CHUNKS, Counter.DELIVERED, Counter.ENGINE_FAILED]
     return sum(int(segment.counters()[moving].sum()) for segment in segments(shm))
