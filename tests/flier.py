@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A stub's part of the ledger, as a process: it opens, runs and closes flights, and burns CPU.
 
-usage: flier.py SHM RECORDS [FLIGHTS_PER_S]   with a rate: flights until a line arrives on stdin
+usage: flier.py SHM RECORDS [FLIGHTS_PER_S]   with a rate: flights until "stop" arrives on stdin
 Commands on stdin, each answered by one line: "open" → ticket; "schedule|token|finish|fail|cancel|
-close TICKET" → True or False; "count" → True; "burn CPU_S" → True. Under load the answer to the
-line that ends it is all tickets, in order.
+close TICKET" → True or False; "count" → True; "burn CPU_S" → True. Under load "stop COUNT", which
+ends it as soon as there were so many → all tickets, in order.
 """
 
 import random
@@ -88,12 +88,15 @@ def command(segment: Segment, flights: Flights, verb: str, argument: str = "0") 
 
 
 def load(segment: Segment, flights: Flights, per_s: float) -> list[int]:
-    """Up to CONCURRENT flights at once, 5 to 100 ms each, until a line arrives."""
+    """Up to CONCURRENT flights at once, 5 to 100 ms each, until it is told to stop."""
     draw = random.Random(1)
     tickets: list[int] = []
     running: list[tuple[float, int]] = []  # (due, ticket)
     following = time.monotonic()
-    while not select.select([sys.stdin], [], [], 0)[0]:
+    least: int | None = None  # not told yet
+    while least is None or len(tickets) < least:
+        if least is None and select.select([sys.stdin], [], [], 0)[0]:
+            least = int(sys.stdin.readline().split()[1])
         now = time.monotonic()
         for due, ticket in [one for one in running if one[0] <= now]:
             running.remove((due, ticket))
@@ -107,7 +110,6 @@ def load(segment: Segment, flights: Flights, per_s: float) -> list[int]:
                 flights.first_token(ticket, time.monotonic_ns())
                 running.append((now + draw.uniform(0.005, 0.1), ticket))
         time.sleep(0.001)
-    sys.stdin.readline()
     for _, ticket in running:
         finish(flights, ticket)
     return tickets

@@ -5,12 +5,19 @@ import contextlib
 import sqlite3
 import time
 
+import grpc
 from waiting import wait_for
 
+from sprout.channel import connect
 from sprout.serve.background import BackgroundStack
+from sprout.v1 import control_pb2 as pb
+from sprout.v1.control_pb2_grpc import ControlStub
 from sprout_ext.ledger import segments
 
-QUIET_S = 3.0  # agents report once a second
+
+def status(stack: BackgroundStack) -> pb.Status:
+    with connect(stack.endpoint("control"), stack.cfg.control.tls) as channel:
+        return ControlStub(channel).GetStatus(pb.GetStatusRequest(), timeout=60)
 
 
 def open_flights(stack: BackgroundStack) -> int:
@@ -24,11 +31,20 @@ def outcomes(stack: BackgroundStack) -> int:
 
 
 def settled(stack: BackgroundStack) -> int:
-    """Outcomes, once those of the tests before have all arrived."""
-    wait_for(lambda: open_flights(stack) == 0, 30, "a quiet ledger")
-    count, since = outcomes(stack), time.monotonic()
-    while time.monotonic() - since < QUIET_S:
-        time.sleep(0.1)
-        if (now := outcomes(stack)) != count:
-            count, since = now, time.monotonic()
-    return count
+    """Outcomes, once those of all that was asked before have arrived.
+
+    An outcome goes from the ledger into the agent's spool, and leaves that when it is stored: so
+    the ledger must be empty, and a report made since must say that nothing was spooled.
+    """
+    wait_for(lambda: open_flights(stack) == 0, what="an empty ledger")
+    since_ns = time.time_ns()
+
+    def handed_over() -> bool:
+        with contextlib.suppress(grpc.RpcError):  # it may be on its way up
+            nodes = status(stack).nodes
+            told = [node for node in nodes if node.time.ToNanoseconds() > since_ns]
+            return bool(told) and all(node.spooled == 0 for node in told)
+        return False
+
+    wait_for(handed_over, what="a report with nothing spooled")
+    return outcomes(stack)

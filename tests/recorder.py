@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+from waiting import LOOK_S, PATIENCE_S
 
 from sprout.directives import PACKS
 from sprout.v1 import control_pb2 as pb
@@ -67,21 +68,20 @@ class Recorder(ControlServicer):
             stopped = server.stop(grace=0)
             with self._changed:
                 self._changed.notify_all()
-            stopped.wait(5)
+            stopped.wait(PATIENCE_S)
 
     def publish(self, policy: pb.Policy) -> None:
         with self._changed:
             self._policy = policy
             self._changed.notify_all()
 
-    def wait(self, done: Callable[[], bool], timeout_s: float = 10.0) -> None:
-        """Until `done()`; AssertionError after the time-out."""
-        until = time.monotonic() + timeout_s
+    def wait(self, done: Callable[[], bool]) -> None:
+        """Until `done()`; AssertionError after a long time."""
+        until = time.monotonic() + PATIENCE_S
         with self._changed:
             while not done():
-                left = until - time.monotonic()
-                assert left > 0, "timed out"
-                self._changed.wait(min(left, 0.02))
+                assert time.monotonic() < until, "timed out"
+                self._changed.wait(LOOK_S)
 
     def WatchPolicy(  # noqa: N802
         self, request: pb.WatchPolicyRequest, context: grpc.ServicerContext

@@ -9,7 +9,6 @@ import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,13 +17,13 @@ from typing import Any
 import numpy as np
 import pytest
 import tritonclient.grpc as grpcclient
-from outcomes import open_flights, outcomes, settled
-from waiting import wait_for
+from outcomes import open_flights, settled
+from waiting import PATIENCE_S, wait_for
 
 from sprout.config import Config
 from sprout.errors import EngineError, EngineUnavailable, RequestError
 from sprout.serve.background import BackgroundStack
-from sprout.serve.client import Answer, Client
+from sprout.serve.client import Answer, Client, Receipt
 from sprout_ext.ledger import COUNTERS, segments
 
 MakeConfig = Callable[..., Config]
@@ -32,7 +31,6 @@ MakeConfig = Callable[..., Config]
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
 PROMPT = "Tell me about the sea."
-BACK_S = 15.0  # a dead stub, engine or server: service again within this
 
 
 # What the tests wait for must not take its usual, unhurried time.
@@ -68,7 +66,7 @@ def ask(stack: BackgroundStack, text: str = PROMPT, **options: object) -> Answer
 
 def serves(stack: BackgroundStack) -> bool:
     with contextlib.suppress(EngineError):
-        return ask(stack, timeout_s=5.0).output_tokens > 0
+        return ask(stack, timeout_s=30).output_tokens > 0
     return False
 
 
@@ -93,7 +91,7 @@ class Load:
         with Client(self._stack.endpoint("grpc")) as client:
             while not self._stop.is_set():
                 try:
-                    answer = client.ask(PROMPT, max_tokens=self._max_tokens, timeout_s=20)
+                    answer = client.ask(PROMPT, max_tokens=self._max_tokens, timeout_s=PATIENCE_S)
                     self.answers.append(answer)
                 except EngineError as error:
                     self.errors.append(str(error))
@@ -102,13 +100,13 @@ class Load:
         self._threads = [threading.Thread(target=self._client) for _ in range(self._clients)]
         for thread in self._threads:
             thread.start()
-        wait_for(lambda: len(self.answers) >= self._clients, 30, "first answers")
+        wait_for(lambda: len(self.answers) >= self._clients, what="first answers")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         for thread in self._threads:
-            thread.join(30)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
 
 
@@ -124,17 +122,14 @@ def test_control_plane_killed_no_request_fails_and_no_outcome_is_lost(
         kill(victim)
         wait_for(
             lambda: pid(echo, "control") not in (victim, 0) and echo.state()["ready"],
-            20,
-            "control back",
+            what="control back",
         )
         during = len(load_.answers)
-        wait_for(lambda: len(load_.answers) > during + 5, 20, "answers after")
+        wait_for(lambda: len(load_.answers) > during + 5, what="answers after")
     assert load_.errors == []
     assert all(answer.receipt is not None for answer in load_.answers)
     # Every answer's outcome arrives, and none twice: the count is exact.
-    wait_for(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
-    time.sleep(1)
-    assert outcomes(echo) - before == len(load_.answers)
+    assert settled(echo) - before == len(load_.answers)
 
 
 def test_agent_killed_no_request_fails_and_no_outcome_is_lost(echo: BackgroundStack) -> None:
@@ -145,13 +140,10 @@ def test_agent_killed_no_request_fails_and_no_outcome_is_lost(echo: BackgroundSt
             kill(victim)
             wait_for(
                 lambda v=victim: pid(echo, "agent") not in (v, 0) and echo.state()["ready"],
-                20,
-                "agent back",
+                what="agent back",
             )
     assert load_.errors == []
-    wait_for(lambda: outcomes(echo) - before >= len(load_.answers), 20, "outcomes")
-    time.sleep(1)
-    assert outcomes(echo) - before == len(load_.answers)
+    assert settled(echo) - before == len(load_.answers)
 
 
 def test_expired_policy_serves_l0_and_says_so(
@@ -160,20 +152,27 @@ def test_expired_policy_serves_l0_and_says_so(
     """ttl 2 s, control plane stopped (SIGSTOP): answers go on at L0, fallbacks are counted."""
     cfg = stack_config("ttl", engine__tokenizer_dir=tokenizer_dir, control__ttl_s=2.0, **HASTE)
     with BackgroundStack(cfg) as stack:
-        wait_for(lambda: (ask(stack).receipt or None) is not None, 10, "answer")
-        wait_for(lambda: ask(stack).receipt.policy_version > 0, 10, "policy")  # type: ignore[union-attr]
+        receipts: list[Receipt] = []
+
+        def version() -> int:
+            """Of the policy that served one more request."""
+            receipt = ask(stack).receipt
+            assert receipt is not None
+            receipts.append(receipt)
+            return receipt.policy_version
+
+        wait_for(lambda: version() > 0, what="policy")
         control = pid(stack, "control")
         os.kill(control, signal.SIGSTOP)
         try:
-            wait_for(lambda: ask(stack).receipt.policy_version == 0, 10, "expiry")  # type: ignore[union-attr]
-            answer = ask(stack)
-            assert answer.receipt is not None
-            assert answer.receipt.level == 0
+            # Looked at in the answer itself: a supervisor replaces what does not answer it.
+            wait_for(lambda: version() == 0, what="expiry")
+            assert receipts[-1].level == 0
             assert counters(stack)["policy_expired"] >= 1
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(control, signal.SIGCONT)
-        wait_for(lambda: ask(stack).receipt.policy_version > 0, 30, "a policy again")  # type: ignore[union-attr]
+        wait_for(lambda: version() > 0, what="a policy again")
 
 
 # --- engine ------------------------------------------------------------------------------------
@@ -184,13 +183,13 @@ def test_engine_killed_idle_is_served_after_its_restart(real_stack: BackgroundSt
     victim = pid(real_stack, "engine")
     kill(victim)
     # The next request may wait for the restart, but it is served.
-    answer = ask(real_stack, timeout_s=BACK_S)
+    answer = ask(real_stack, timeout_s=PATIENCE_S)
     assert answer.output_tokens > 0
     assert pid(real_stack, "engine") != victim
 
 
 def test_engine_killed_busy_ends_streams_with_a_clear_error(real_stack: BackgroundStack) -> None:
-    started, errors = threading.Barrier(4, timeout=30), []
+    started, errors = threading.Barrier(4, timeout=PATIENCE_S), []
 
     def stream() -> None:
         first = threading.Event()
@@ -207,7 +206,7 @@ def test_engine_killed_busy_ends_streams_with_a_clear_error(real_stack: Backgrou
                 max_tokens=600,
                 on_text=on_text,
                 options={"min_tokens": 500},
-                timeout_s=60,
+                timeout_s=2 * PATIENCE_S,
             )
         except EngineError as error:
             errors.append(str(error))
@@ -218,12 +217,11 @@ def test_engine_killed_busy_ends_streams_with_a_clear_error(real_stack: Backgrou
         victim = pid(real_stack, "engine")
         kill(victim)
         for future in futures:
-            future.result(60)
+            future.result(PATIENCE_S)
     assert len(errors) == 3
     assert all("engine" in error for error in errors)
-    took = wait_for(lambda: serves(real_stack), BACK_S, "service after the engine's death")
-    assert took < BACK_S
-    wait_for(lambda: open_flights(real_stack) == 0, 20, "no flight leaked")
+    wait_for(lambda: serves(real_stack), what="service after the engine's death")
+    wait_for(lambda: open_flights(real_stack) == 0, what="no flight leaked")
 
 
 # --- Triton's stubs ----------------------------------------------------------------------------
@@ -242,27 +240,26 @@ def stub_of(stack: BackgroundStack, model: str) -> int:
     "model", ["preprocessing", "tensorrt_llm", "postprocessing", "tensorrt_llm_bls"]
 )
 def test_stub_killed_service_is_back(echo: BackgroundStack, model: str) -> None:
-    """Open streams end with UNAVAILABLE, Triton is restarted, service is back within 15 s."""
+    """Open streams end with UNAVAILABLE, Triton is restarted, service is back."""
     ended: list[Exception] = []
     first = threading.Event()
 
     def stream() -> None:
         try:
-            ask(echo, max_tokens=1500, on_text=lambda _: first.set(), timeout_s=60)
+            ask(echo, max_tokens=6000, on_text=lambda _: first.set(), timeout_s=2 * PATIENCE_S)
         except EngineError as error:
             ended.append(error)
 
     thread = threading.Thread(target=stream)
     thread.start()
-    assert first.wait(20)
+    assert first.wait(PATIENCE_S)
     kill(stub_of(echo, model))
-    killed = time.monotonic()
-    thread.join(BACK_S)
+    thread.join(PATIENCE_S)  # the stream itself would take twice as long
     assert not thread.is_alive(), "the stream hangs"
     assert [type(error) for error in ended] == [EngineUnavailable]
-    wait_for(lambda: serves(echo), BACK_S - (time.monotonic() - killed), "service")
-    wait_for(lambda: open_flights(echo) == 0, 20, "flights of the dead are reclaimed")
-    wait_for(lambda: bool(echo.state().get("ready")), 20, "ready again")
+    wait_for(lambda: serves(echo), what="service")
+    wait_for(lambda: open_flights(echo) == 0, what="flights of the dead are reclaimed")
+    wait_for(lambda: bool(echo.state().get("ready")), what="ready again")
 
 
 # --- cancellation --------------------------------------------------------------------------------
@@ -270,7 +267,7 @@ def test_stub_killed_service_is_back(echo: BackgroundStack, model: str) -> None:
 
 def test_200_streams_a_third_cancelled_through_the_ensemble(echo: BackgroundStack) -> None:
     """What an ensemble can't stop runs to its end and is counted; nothing leaks."""
-    before = outcomes(echo)
+    before = settled(echo)
 
     def one(index: int) -> bool:
         with Client(echo.endpoint("grpc")) as client:
@@ -283,13 +280,13 @@ def test_200_streams_a_third_cancelled_through_the_ensemble(echo: BackgroundStac
 
     with ThreadPoolExecutor(200) as pool:
         assert all(pool.map(one, range(200)))
-    wait_for(lambda: open_flights(echo) == 0, 60, "no flight leaked")
-    wait_for(lambda: outcomes(echo) - before >= 133, 30, "outcomes")
+    assert 133 <= settled(echo) - before <= 200  # who gave up may have come to nothing
     assert serves(echo)
 
 
 def test_200_streams_a_third_cancelled_on_the_engine(echo: BackgroundStack) -> None:
     """There a cancel arrives: exactly those are stopped, the others end whole."""
+    settled(echo)
     before = counters(echo)["engine_cancelled"]
 
     def one(index: int) -> int:
@@ -314,7 +311,7 @@ def test_200_streams_a_third_cancelled_on_the_engine(echo: BackgroundStack) -> N
     with ThreadPoolExecutor(200) as pool:
         came = list(pool.map(one, range(200)))
     assert came == [0 if index % 3 == 0 else 60 for index in range(200)]
-    wait_for(lambda: counters(echo)["engine_cancelled"] - before == 67, 60, "67 stopped")
+    wait_for(lambda: counters(echo)["engine_cancelled"] - before == 67, what="67 stopped")
     assert serves(echo)
 
 
@@ -349,7 +346,7 @@ def test_repeated_and_empty_request_ids_are_served_each_on_its_own(echo: Backgro
         answers = list(pool.map(one, ids))
     assert len({answer.text for answer in answers}) <= 3  # one per level
     assert all(answer.output_tokens == 10 and answer.receipt for answer in answers)
-    wait_for(lambda: outcomes(echo) - before == len(ids), 20, "one outcome each")
+    assert settled(echo) - before == len(ids)  # one outcome each
 
 
 def test_a_prompt_of_a_megabyte_fails_alone_with_the_limit(
@@ -393,7 +390,7 @@ def test_malformed_tensors_fail_by_name(
     with grpcclient.InferenceServerClient(echo.endpoint("grpc")) as client:
         client.start_stream(lambda result, error: ends.put((result, error)))
         client.async_stream_infer("ensemble", tensors)
-        _, error = ends.get(timeout=20)
+        _, error = ends.get(timeout=PATIENCE_S)
         client.stop_stream()
     assert error is not None
     assert name in error.message()

@@ -4,7 +4,6 @@
 import contextlib
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from typing import Any
 import grpc
 import pytest
 from recorder import PACK, Recorder, make_policy
+from waiting import PATIENCE_S
 
 from sprout import channel
 from sprout.agent.policy import MAX_TTL_S, board_policy, boottime_ns
@@ -178,7 +178,7 @@ class Rig:
         self.stop.set()
         self.watcher.reset()
         for thread in self.threads:
-            thread.join(10)
+            thread.join(PATIENCE_S)
             assert not thread.is_alive()
         self.channel.close()
         self.spool.close()
@@ -198,15 +198,14 @@ def rig(tmp_path: Path, control: Recorder) -> Iterator[Rig]:
         yield made
 
 
-def test_a_policy_is_on_the_board_within_200_ms(rig: Rig) -> None:
+def test_every_policy_that_is_published_comes_to_the_board_on_one_stream(rig: Rig) -> None:
     rig.start(rig.watcher.run)
     rig.control.wait(lambda: rig.control.watches == 1)
     for counter in (1, 2, 3):
-        published = time.monotonic()
         rig.control.publish(make_policy(counter))
         rig.control.wait(lambda counter=counter: rig.version() == counter)  # type: ignore[misc]
-        assert time.monotonic() - published < 0.2
     assert rig.reader.state() == "ok"
+    assert rig.control.watches == 1
 
 
 def test_a_wrong_policy_leaves_the_board_as_it_is(rig: Rig) -> None:
@@ -223,10 +222,11 @@ def test_a_wrong_policy_leaves_the_board_as_it_is(rig: Rig) -> None:
 
 
 def test_an_expired_policy_says_so(rig: Rig) -> None:
-    rig.watcher.apply(make_policy(1, ttl_s=0.05))
+    rig.watcher.apply(make_policy(1))
     assert rig.reader.state() == "ok"
-    rig.control.wait(lambda: rig.reader.state() == "expired", 1)
-    rig.watcher.apply(make_policy(1, ttl_s=5))  # sent again: in force again
+    rig.watcher.apply(make_policy(1, ttl_s=0.05))
+    rig.control.wait(lambda: rig.reader.state() == "expired")
+    rig.watcher.apply(make_policy(1))  # sent again: in force again
     assert rig.reader.state() == "ok"
 
 
@@ -253,8 +253,9 @@ def test_watches_again_after_the_control_plane_was_away(rig: Rig) -> None:
     rig.start(rig.watcher.run)
     rig.control.publish(make_policy(1))
     rig.control.wait(lambda: rig.version() == 1)
+    call = rig.watcher._call
     rig.control.stop()
-    time.sleep(0.3)
+    rig.control.wait(lambda: rig.watcher._call is not call)  # it tries again
     assert rig.version() == 1  # in force until it runs out
     rig.control.publish(make_policy(2))
     rig.control.start()
@@ -267,7 +268,7 @@ def test_a_stream_that_is_silent_for_most_of_the_ttl_is_opened_anew(rig: Rig) ->
     rig.control.publish(make_policy(1, ttl_s=0.5))
     rig.control.wait(lambda: rig.version() == 1)
     rig.control.mute = True  # alive, answers reports, sends nothing
-    rig.control.wait(lambda: rig.control.watches > 1, 3)
+    rig.control.wait(lambda: rig.control.watches > 1)
     assert rig.control.reports > 0
 
 
@@ -318,7 +319,7 @@ def test_outcomes_wait_while_the_control_plane_is_away(rig: Rig) -> None:
     rig.control.wait(lambda: rig.control.reports > 0)
     rig.control.stop()
     rig.spool.append(spooled(25))
-    time.sleep(0.3)
+    rig.control.wait(lambda: rig.reporter._unanswered > 1)
     assert len(rig.spool) == 25
     rig.control.start()
     rig.control.wait(lambda: len(rig.spool) == 0)
