@@ -17,7 +17,8 @@ from sprout.config import Config, ControlConfig
 from sprout.control import inbox
 from sprout.control.inputs import priors
 from sprout.control.live import LOAD_WINDOW_S, RECENT_OUTCOMES, Live
-from sprout.control.store import _RECENT, _SAMPLES, Store
+from sprout.control.samples import SAMPLES
+from sprout.control.store import _RECENT, Store
 from sprout.directives import PACKS
 from sprout.errors import ConfigError
 from sprout.profile import MARGINAL, MEASURED, document, moved
@@ -113,7 +114,7 @@ def test_a_look_reads_no_more_than_it_must(store: Store, tmp_path: Path) -> None
     with sqlite3.connect(tmp_path / "c.sqlite") as db:
         plans = [
             " ".join(str(row[3]) for row in db.execute(f"EXPLAIN QUERY PLAN {query}", (1, 0, 9)))
-            for query in (_SAMPLES, _RECENT)
+            for query in (SAMPLES, _RECENT)
         ]
     db.close()
     assert "USING INDEX profile" in plans[0]

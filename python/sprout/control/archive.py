@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import sqlalchemy as sa
 from numpy.typing import NDArray
-from sqlalchemy.exc import SQLAlchemyError
 
 from sprout.control import tables as t
+from sprout.control.database import LOOKUP, translated
 from sprout.control.inbox import OURS
 from sprout.control.notes import Note, note
 from sprout.control.rows import BlockRow
@@ -210,8 +210,8 @@ class Archive:
         """The policies of these versions, as far as they are stored."""
         found: list[Note] = []
         with self._reading() as db:
-            for first in range(0, len(versions), 10_000):
-                part = versions[first : first + 10_000]
+            for first in range(0, len(versions), LOOKUP):
+                part = versions[first : first + LOOKUP]
                 query = sa.select(t.POLICIES.c.message).where(t.POLICIES.c.version.in_(part))
                 found += [note(message) for message in db.scalars(query)]
         return found
@@ -287,9 +287,5 @@ class Archive:
 
     @contextmanager
     def _reading(self) -> Iterator[sa.Connection]:
-        try:
-            with self._engine.connect() as db:
-                yield db
-        except SQLAlchemyError as error:
-            cause = getattr(error, "orig", None) or error
-            raise ControlError(f"store {self._path}: {cause}") from None
+        with translated(self._path), self._engine.connect() as db:
+            yield db
