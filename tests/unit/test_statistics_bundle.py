@@ -10,7 +10,9 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
-import bench_evaluation as bench
+from _data import BUNDLE
+from _evaluation import Recorded, by_class
+from _evaluation_stopping import stopped
 
 from sprout.evaluate.statistics.quality import measure
 from sprout.evaluate.statistics.shrinkage import shrink
@@ -18,18 +20,16 @@ from sprout.proof.interval import Interval
 
 pytestmark = [
     pytest.mark.data,
-    pytest.mark.skipif(
-        not bench.BUNDLE.is_dir(), reason=f"no replay data at {bench.BUNDLE} (SPROUT_DATA)"
-    ),
+    pytest.mark.skipif(not BUNDLE.is_dir(), reason=f"no replay data at {BUNDLE} (SPROUT_DATA)"),
 ]
 
 
 @pytest.fixture(scope="module")
-def recorded() -> bench.Recorded:
-    return bench.Recorded()
+def recorded() -> Recorded:
+    return Recorded()
 
 
-def test_every_classs_intervals_hold_the_truth(recorded: bench.Recorded) -> None:
+def test_every_classs_intervals_hold_the_truth(recorded: Recorded) -> None:
     rng = np.random.default_rng(1)
     for pool in (recorded.scores, *recorded.by_class):
         truth = pool.mean(axis=0) / pool.mean(axis=0)[0]
@@ -43,12 +43,12 @@ def test_every_classs_intervals_hold_the_truth(recorded: bench.Recorded) -> None
 
 
 def test_the_region_holds_the_truth_at_the_moments_that_stopping_picks(
-    recorded: bench.Recorded,
+    recorded: Recorded,
 ) -> None:
     rng = np.random.default_rng(2)
     stops = [
-        bench._stopped(recorded, situation, (0.5, 20.0), 3000, rng)
-        for situation in bench.by_class(recorded, rng)
+        stopped(recorded, situation, (0.5, 20.0), 3000, rng)
+        for situation in by_class(recorded, rng)
         for _ in range(5)
     ]
     assert sum(not stop.cut for stop in stops) >= 25
@@ -56,7 +56,7 @@ def test_the_region_holds_the_truth_at_the_moments_that_stopping_picks(
     assert sum(stop.met for stop in stops if not stop.cut) >= 25
 
 
-def test_small_classes_gain_by_shrinkage(recorded: bench.Recorded) -> None:
+def test_small_classes_gain_by_shrinkage(recorded: Recorded) -> None:
     rng = np.random.default_rng(3)
     own = shrunk = 0.0
     for _ in range(60):
