@@ -1,29 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A carbon API on loopback that answers what it is told to and keeps what it was asked."""
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from urllib.parse import parse_qsl, urlsplit
 
-
-@dataclass
-class Answer:
-    body: bytes = b""
-    status: int = 200
-    headers: dict[str, str] = field(default_factory=dict)
-    declared: int | None = None  # Content-Length, if not the true one
-    drip: bool = False  # spaces for ever, too often for a time-out per read to trip
-    deaf: bool = False  # nothing at all
-
-
-def answer(content: Any, status: int = 200, **headers: str) -> Answer:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return Answer(json.dumps(content).encode(), status, named)
+from loopback_api import Answer, LoopbackApi, LoopbackHandler, served
 
 
 @dataclass(frozen=True)
@@ -33,21 +15,14 @@ class Asked:
     headers: dict[str, str]
 
 
-class Api(ThreadingHTTPServer):
+class Api(LoopbackApi):
     """`answers` by path; `any` for the rest. A list is used up, down to its last one."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.any = Answer(status=404)
         self.answers: dict[str, Answer | list[Answer]] = {}
         self.asked: list[Asked] = []
-        self.done = threading.Event()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     @property
     def paths(self) -> list[str]:
@@ -60,43 +35,14 @@ class Api(ThreadingHTTPServer):
         return found
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     server: Api
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802
         api, parts = self.server, urlsplit(self.path)
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        api.asked.append(Asked(parts.path, dict(parse_qsl(parts.query)), headers))
-        told = api.next(parts.path)
-        if told.deaf:
-            api.done.wait()
-            return
-        with suppress(OSError):
-            self.send_response(told.status)
-            for name, value in told.headers.items():
-                self.send_header(name, value)
-            self.send_header("Content-Type", "application/json")
-            length = len(told.body) if told.declared is None else told.declared
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(told.body)
-            while told.drip and not api.done.wait(0.05):
-                self.wfile.write(b" ")
-                self.wfile.flush()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        api.asked.append(Asked(parts.path, dict(parse_qsl(parts.query)), self.lower_headers()))
+        self.tell(api.next(parts.path))
 
 
-@contextmanager
-def serving() -> Iterator[Api]:
-    server = Api()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.done.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def serving() -> AbstractContextManager[Api]:
+    return served(Api())

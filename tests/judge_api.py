@@ -4,13 +4,12 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from carbon_api import Answer, answer
+from loopback_api import Answer, LoopbackApi, LoopbackHandler, answer, served
 
 from sprout.evaluate.answers import Answer as Given
 from sprout.evaluate.answers import Question
@@ -53,20 +52,17 @@ def better(letter: str) -> Answer:
     return said({"better": letter})
 
 
-class Api(ThreadingHTTPServer):
-    daemon_threads = True
-
+class Api(LoopbackApi):
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.program: Callable[[Asked], Answer] = lambda _: better("tie")
         self.asked: list[Asked] = []
         self.arrived = threading.Semaphore(0)  # released for each request
-        self.done = threading.Event()
         self.lock = threading.Lock()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+        return f"{super().url}/v1"
 
     def script(self, *answers: Answer) -> None:
         """One after the other; the last one for the rest."""
@@ -79,53 +75,22 @@ class Api(ThreadingHTTPServer):
         self.program = program
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(LoopbackHandler):
     server: Api
     protocol_version = "HTTP/1.1"
 
-    def do_POST(self) -> None:
+    def do_POST(self) -> None:  # noqa: N802
         api = self.server
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        asked = Asked(self.path, body, headers)
+        asked = Asked(self.path, body, self.lower_headers())
         with api.lock:
             api.asked.append(asked)
         api.arrived.release()
-        told = api.program(asked)
-        if told.deaf:
-            api.done.wait()
-            self.close_connection = True
-            return
-        with suppress(OSError):
-            self.send_response(told.status)
-            for name, value in told.headers.items():
-                self.send_header(name, value)
-            length = len(told.body) if told.declared is None else told.declared
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(told.body)
-            while told.drip and not api.done.wait(0.02):
-                self.wfile.write(b" ")
-                self.wfile.flush()
-            if told.declared is not None:
-                self.close_connection = True
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.tell(api.program(asked))
 
 
-@contextmanager
-def serving() -> Iterator[Api]:
-    server = Api()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.done.set()
-        server.shutdown()
-        thread.join()
-        server.server_close()
+def serving() -> AbstractContextManager[Api]:
+    return served(Api())
 
 
 def question(number: int = 0, **fields: Any) -> Question:

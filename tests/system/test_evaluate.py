@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from carbon_api import Answer
 from judge_api import Asked, said, serving
+from loopback_api import Answer
 from waiting import wait_for
 
 from sprout.channel import connect

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from carbon_api import Answer, Api, answer, serving
+from carbon_api import Api, serving
+from loopback_api import Answer, answer
 
 from sprout.carbon import Chain, ConstantSource, GbSource, Intensity
 from sprout.carbon.gate import Breaker

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from carbon_api import Answer, Api, answer, serving
+from carbon_api import Api, serving
+from loopback_api import Answer, answer
 
 from sprout.cli import run
 from sprout.config import CarbonConfig, Config

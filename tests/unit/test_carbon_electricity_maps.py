@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pytest
-from carbon_api import Answer, Api, answer, serving
+from carbon_api import Api, serving
+from loopback_api import Answer, answer
 
 from sprout.carbon import ElectricityMapsSource
 from sprout.carbon.secret import Secret

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from carbon_api import Answer, Api, answer, serving
+from carbon_api import Api, serving
+from loopback_api import Answer, answer
 
 from sprout.carbon import GbSource
 from sprout.errors import FeedError, FeedMalformed, FeedUnavailable

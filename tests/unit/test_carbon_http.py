@@ -12,7 +12,8 @@ from email.utils import format_datetime
 from typing import Any
 
 import pytest
-from carbon_api import Answer, Api, answer, serving
+from carbon_api import Api, serving
+from loopback_api import Answer, answer
 
 from sprout.carbon.http import MAX_ANSWER_BYTES, MAX_RETRY_AFTER_S, get_json, retry_after_s
 from sprout.errors import (

@@ -9,10 +9,10 @@ from itertools import permutations
 from pathlib import Path
 
 import pytest
-from carbon_api import Answer
 from hypothesis import given as over
 from hypothesis import strategies as st
 from judge_api import Api, Asked, better, given, question, serving
+from loopback_api import Answer
 
 from sprout.errors import ConfigError
 from sprout.evaluate.judges.instructions import Instructions, read_criteria

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from carbon_api import Answer, answer
 from judge_api import Api, Asked, better, given, question, said, serving
+from loopback_api import Answer, answer
 
 from sprout.carbon.secret import Secret
 from sprout.errors import ConfigError, JudgeError, RequestCancelled
