@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from _data import BUNDLE, CARBON
+from _data import BUNDLE, CARBON, EMBODIED_G_PER_S, STARTS, WINDOW_H, ZONES
 from numpy.typing import NDArray
 
 from sprout.evaluate.statistics.quality import Method
@@ -16,8 +16,7 @@ from sprout.optimize.floor import Range, place
 
 Array = NDArray[np.float64]
 
-ZONES = ("US-TEX-ERCO", "US-CAL-CISO", "AU-SA", "NL", "GB")
-STARTS, WINDOW_H, XI, EMBODIED_G_PER_S = (800, 3900, 7000), 720, 0.1, 1.6715e-4
+XI = 0.1
 
 
 def logistic(x: Array) -> Array:

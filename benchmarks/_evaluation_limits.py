@@ -2,7 +2,8 @@
 """What so many prompts can tell: the regret that is left over the region."""
 
 import numpy as np
-from _evaluation import EMBODIED_G_PER_S, STARTS, XI, ZONES, Array, Recorded, Situation
+from _data import EMBODIED_G_PER_S, STARTS, ZONES
+from _evaluation import XI, Array, Recorded, Situation
 
 from sprout.config import Config
 from sprout.evaluate import horizon

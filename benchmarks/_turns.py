@@ -78,13 +78,16 @@ def commit() -> str:
     return found + ("+" if git("status", "--porcelain", "-uno") else "") if found else "unknown"
 
 
-def table(first: str, rows: Mapping[str, Mapping[str, float]], targets: Mapping[str, bool]) -> str:
+def table(first: str, found: Mapping[str, Any]) -> str:
+    """What was found: results, how many times one is `_over_` another, targets."""
+    rows = found["results"] | {name: found[name] for name in found if "_over_" in name}
     width = max(map(len, rows)) + 2
     lines = [first, "", f"{'':{width}}{'median':>10}{'min':>10}{'max':>10}"]
     for name, values in rows.items():
         numbers = "".join(f"{values[kind]:10.2f}" for kind in ("median", "min", "max"))
         lines.append(f"{name:{width}}{numbers}")
-    lines += ["", *(f"{'met' if met else 'MISSED'}: {what}" for what, met in targets.items())]
+    lines.append("")
+    lines += [f"{'met' if met else 'MISSED'}: {what}" for what, met in found["targets"].items()]
     return "\n".join(lines)
 
 

@@ -30,7 +30,6 @@ import argparse
 import csv
 import gzip
 import json
-import os
 import statistics
 import sys
 from dataclasses import dataclass, replace
@@ -38,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _data import BUNDLE, CARBON, EMBODIED_G_PER_S, STARTS, WINDOW_H, ZONES
 from numpy.typing import NDArray
 
 from sprout.optimize import lp
@@ -47,11 +47,7 @@ from sprout.optimize.problem import Problem
 
 Array = NDArray[np.float64]
 
-DATA = Path(os.environ.get("SPROUT_DATA", Path(__file__).parents[2] / "shared" / "data"))
-ZONES = ("US-TEX-ERCO", "US-CAL-CISO", "AU-SA", "NL", "GB")
-STARTS = (800, 3900, 7000)
-WINDOW_H, SHORT_H, LONG_H, DAY_H, TRAILING_H = 720, 72, 672, 24, 168
-EMBODIED_G_PER_S = 1.6715e-4
+SHORT_H, LONG_H, DAY_H, TRAILING_H = 72, 672, 24, 168
 REQUESTS = 100.0  # an hour; no ratio depends on it
 EQUAL = 2e-5  # preferences that count as equal
 
@@ -85,11 +81,10 @@ class Window:
         return float((shares @ self.preferences).mean() / self.preferences[0])
 
 
-def load(zone: str, start: int, data: Path = DATA) -> Window:
-    bundle = data / "sprout2023"
+def load(zone: str, start: int) -> Window:
     by_task: dict[str, list[list[float]]] = {}
     preferred: list[int] = []
-    with gzip.open(bundle / "requests.csv.gz", "rt") as file:
+    with gzip.open(BUNDLE / "requests.csv.gz", "rt") as file:
         rows = csv.DictReader(file)
         levels = sum(name.startswith("wh_l") for name in rows.fieldnames or ())
         names = [f"{what}_l{i}" for what in ("wh", "s") for i in range(levels)]
@@ -98,7 +93,7 @@ def load(zone: str, start: int, data: Path = DATA) -> Window:
             if row["preferred"]:
                 preferred.append(int(row["preferred"]))
     means = np.mean([np.mean(rows, axis=0) for rows in by_task.values()], axis=0)
-    with open(bundle / "carbon" / f"{zone}.csv") as file:
+    with open(CARBON / f"{zone}.csv") as file:
         grid = [float(row["gco2_per_kwh_direct"]) for row in csv.DictReader(file)]
     shares = np.bincount(preferred, minlength=levels) / len(preferred)
     return Window(np.array(grid), start, means[:levels] / 1e3, means[levels:], shares)

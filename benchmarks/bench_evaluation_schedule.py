@@ -19,7 +19,6 @@ Data: <SPROUT_DATA or ../shared/data>/sprout2023/carbon (Electricity Maps, ODbL 
 import argparse
 import csv
 import json
-import os
 import sys
 from collections.abc import Callable
 from datetime import datetime
@@ -27,15 +26,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _data import CARBON, STARTS, WINDOW_H
 
 from sprout.carbon import forecast
 from sprout.carbon.forecast import Values
 from sprout.evaluate.schedule import Rule, when
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("SPROUT_DATA", ROOT.parent / "shared" / "data")) / "sprout2023/carbon"
-STARTS = (800, 3900, 7000)
-HOURS = 720
 AHEAD = 72
 
 
@@ -52,14 +48,14 @@ def read(zone: Path) -> tuple[Values, int]:
 def seasonal(g: Values, start: int, first: int) -> Values:
     """(720, 72), each from the hours up to its own alone."""
     return np.stack(
-        [forecast.guess(g[: t + 1], first, AHEAD).g_per_kwh for t in range(start, start + HOURS)]
+        [forecast.guess(g[: t + 1], first, AHEAD).g_per_kwh for t in range(start, start + WINDOW_H)]
     )
 
 
 def foresight(g: Values, start: int, first: int) -> Values:
     """(720, 72), the truth; nan behind the end of the year."""
     known = np.append(g, np.full(AHEAD, np.nan))
-    return np.stack([known[t + 1 : t + 1 + AHEAD] for t in range(start, start + HOURS)])
+    return np.stack([known[t + 1 : t + 1 + AHEAD] for t in range(start, start + WINDOW_H)])
 
 
 # Name, rule, what it knows of the hours ahead.
@@ -74,14 +70,14 @@ RULES: tuple[tuple[str, Rule, Callable[[Values, int, int], Values] | None], ...]
 
 
 def run(rule: Rule, g: Values, start: int, forecasts: Values | None) -> dict[str, float]:
-    end = start + HOURS
+    end = start + WINDOW_H
     if rule.mean == "window":
         hours = np.array(when(rule, g[start:end]))
     else:
         hours = np.array(when(rule, g[:end], start=start, forecasts=forecasts)) - start
     window = g[start:end]
     fixed = window[evenly(len(hours))].mean()
-    age = np.arange(HOURS) - hours[np.searchsorted(hours, np.arange(HOURS), side="right") - 1]
+    age = np.arange(WINDOW_H) - hours[np.searchsorted(hours, np.arange(WINDOW_H), side="right") - 1]
     return {
         "evaluations": len(hours),
         "mean_g_per_kwh": float(window[hours].mean()),
@@ -94,8 +90,8 @@ def run(rule: Rule, g: Values, start: int, forecasts: Values | None) -> dict[str
 
 def evenly(n: int) -> np.ndarray[Any, Any]:
     """(720, n): hours of n evaluations spread evenly over the window, for every offset."""
-    offsets = np.arange(HOURS)[:, None]
-    return (offsets + np.floor(np.arange(n) * HOURS / n).astype(int)) % HOURS
+    offsets = np.arange(WINDOW_H)[:, None]
+    return (offsets + np.floor(np.arange(n) * WINDOW_H / n).astype(int)) % WINDOW_H
 
 
 def print_table(rows: list[dict[str, Any]], zones: bool) -> None:
@@ -129,10 +125,10 @@ def main() -> None:
     parser.add_argument("--zones", action="store_true", help="a line for each zone as well")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
-    if not DATA.is_dir():
-        sys.exit(f"no traces at {DATA} (SPROUT_DATA)")
+    if not CARBON.is_dir():
+        sys.exit(f"no traces at {CARBON} (SPROUT_DATA)")
     rows: list[dict[str, Any]] = []
-    for path in sorted(DATA.glob("*.csv")):
+    for path in sorted(CARBON.glob("*.csv")):
         g, first = read(path)
         for start in STARTS:
             known = {ahead: ahead(g, start, first) for _, _, ahead in RULES if ahead is not None}

@@ -16,7 +16,6 @@ import argparse
 import calendar
 import csv
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -25,12 +24,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _data import CARBON
 
 from sprout.carbon import forecast
 from sprout.carbon.forecast import DAY, FAST_DECAY, SLOW_DECAY, WEEK, Values
 
-ROOT = Path(__file__).parents[1]
-DATA = Path(os.environ.get("SPROUT_DATA", ROOT.parent / "shared" / "data")) / "sprout2023/carbon"
 HOURS = 72
 AHEAD = np.arange(1, HOURS + 1)
 HORIZONS = (1, 6, 24, 72)
@@ -177,9 +175,9 @@ def main() -> None:
     parser.add_argument("--half", type=int, choices=(1, 2), default=2, help="of the year")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    zones = sorted(DATA.glob("*.csv"))
+    zones = sorted(CARBON.glob("*.csv"))
     if not zones:
-        sys.exit(f"no traces in {DATA} (SPROUT_DATA)")
+        sys.exit(f"no traces in {CARBON} (SPROUT_DATA)")
     results: dict[str, Any] = {}
     started = time.perf_counter()
     for factor_type in ("direct", "lifecycle"):

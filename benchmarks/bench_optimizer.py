@@ -170,7 +170,7 @@ def show(found: dict[str, Any]) -> str:
         f"{found['answers_as_good_as_scipys']} answers as good as scipy {found['scipy']}'s; "
         f"highspy {found['highspy']}; the bank has {found['variables_of_the_bank']:,} variables"
     )
-    return table(first, found["results"], found["targets"])
+    return table(first, found)
 
 
 if __name__ == "__main__":

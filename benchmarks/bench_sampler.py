@@ -212,10 +212,8 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> str:
-    rows = dict(found["results"])
-    rows |= {name: found[name] for name in found if "_over_" in name}
     first = f"{found['draws_equal_to_reference']:,} draws equal to the NumPy reference"
-    return table(first, rows, found["targets"])
+    return table(first, found)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,12 @@ alone: `pip install scikit-learn`.
 
 import csv
 import gzip
-import os
 import sys
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _data import BUNDLE
 from _turns import Case, looped, made_on, main, ratio, summary, table, take_turns
 
 from sprout.predict.first import BITS, ORDERS
@@ -32,14 +31,13 @@ except ImportError:
 
 BYTES, COUNT = 500, 2000
 LEVELS, CLASSES = 3, 6
-DATA = Path(os.environ.get("SPROUT_DATA", Path(__file__).parents[2] / "shared" / "data"))
 # target: (the better way, the bound)
 SCORE_US, RATIO = 6.0, 20.0
 
 
 def texts() -> tuple[list[bytes], str]:
     """`COUNT` texts of `BYTES` bytes, and what they are."""
-    found = DATA / "sprout2023" / "requests.csv.gz"
+    found = BUNDLE / "requests.csv.gz"
     if not found.is_file():
         rng = np.random.default_rng(0)
         return [bytes(row) for row in rng.integers(32, 127, (COUNT, BYTES)).astype(np.uint8)], (
@@ -145,9 +143,7 @@ def measure(rounds: int) -> dict[str, Any]:
 
 
 def show(found: dict[str, Any]) -> str:
-    rows = dict(found["results"])
-    rows |= {name: found[name] for name in found if "_over_" in name}
-    return table(found["texts"], rows, found["targets"])
+    return table(found["texts"], found)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,7 @@ import bench_bank as replay
 pytestmark = [
     pytest.mark.data,
     pytest.mark.skipif(
-        not (replay.DATA / "sprout2023").is_dir(),
-        reason=f"no replay data at {replay.DATA / 'sprout2023'} (SPROUT_DATA)",
+        not replay.BUNDLE.is_dir(), reason=f"no replay data at {replay.BUNDLE} (SPROUT_DATA)"
     ),
 ]
 
