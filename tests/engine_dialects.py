@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The dialects that a slot's client speaks, for tests that hold of each."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -33,10 +32,3 @@ def ask(client: EngineClient, *ids: int, **more: Any) -> Recorder:
     recorder = Recorder()
     client.submit(generation(*ids, **more), recorder)
     return recorder
-
-
-def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)

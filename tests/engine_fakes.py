@@ -14,11 +14,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import numpy as np
+from waiting import PATIENCE_S
 
 from sprout.engines.base import Chunk, End, Generation
 from sprout.errors import SproutError
-
-WAIT_S = 10.0
 
 
 def generation(*ids: int, max_tokens: int = 4, **more: Any) -> Generation:
@@ -57,7 +56,7 @@ class Recorder:
         if not kept:
             self.broken.append(what)
 
-    def wait(self, timeout_s: float = WAIT_S) -> "Recorder":
+    def wait(self, timeout_s: float = PATIENCE_S) -> "Recorder":
         assert self.over.wait(timeout_s), "no end"
         assert not self.broken, self.broken
         return self
@@ -115,7 +114,7 @@ class FakeResponder:
         self.over.set()
 
     def wait(self) -> "FakeResponder":
-        assert self.over.wait(WAIT_S), "no final response"
+        assert self.over.wait(PATIENCE_S), "no final response"
         assert self.finals == 1
         assert not self.after_final
         return self

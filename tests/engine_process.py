@@ -4,15 +4,15 @@
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import httpx
+from waiting import PATIENCE_S, wait_for
 
 from sprout.serve.weights import default_weights
 
-START_S = 60.0
+START_S = 2 * PATIENCE_S
 
 
 class EngineProcess:
@@ -45,29 +45,26 @@ class EngineProcess:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        deadline = time.monotonic() + START_S
-        while not self._ready.exists():
-            assert self.process.poll() is None, (self._folder / "engine.log").read_text()
-            assert time.monotonic() < deadline, "the engine did not become ready"
-            time.sleep(0.02)
+        wait_for(self._is_ready, START_S, "the engine's readiness")
         told = json.loads(self._ready.read_text())
         assert told["pid"] == self.process.pid
         self.port = int(told["url"].rpartition(":")[2])
 
+    def _is_ready(self) -> bool:
+        assert self.process.poll() is None, (self._folder / "engine.log").read_text()
+        return self._ready.exists()
+
     def busy_slots(self) -> int:
         return sum(slot["is_processing"] for slot in self.get("/slots"))
 
-    def wait_idle(self, timeout_s: float = 5.0) -> None:
-        deadline = time.monotonic() + timeout_s
-        while self.busy_slots():
-            assert time.monotonic() < deadline, "a slot of the engine stayed busy"
-            time.sleep(0.02)
+    def wait_idle(self) -> None:
+        wait_for(lambda: self.busy_slots() == 0, what="an idle engine")
 
     def get(self, path: str) -> Any:
-        return httpx.get(self.url + path, timeout=10, trust_env=False).json()
+        return httpx.get(self.url + path, timeout=PATIENCE_S, trust_env=False).json()
 
     def post(self, path: str, body: Any) -> Any:
-        return httpx.post(self.url + path, json=body, timeout=60, trust_env=False).json()
+        return httpx.post(self.url + path, json=body, timeout=PATIENCE_S, trust_env=False).json()
 
     def tokenize(self, text: str) -> list[int]:
         body = {"content": text, "add_special": False, "parse_special": True}
@@ -79,4 +76,4 @@ class EngineProcess:
     def stop(self) -> None:
         if self.process.poll() is None:
             self.process.terminate()
-        self.process.wait(10)
+        self.process.wait(PATIENCE_S)

@@ -1,27 +1,16 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Rendered deployments for tests: the stock tool on them, and a real Triton with another engine."""
+"""Rendered deployments for tests: the stock tool on them, and another engine in their slot."""
 
-import os
 import re
-import secrets
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 
-import httpx
-
-from sprout.config import Config, TritonConfig, load
-from sprout.serve import bundle, ports
+from sprout.config import load
 from sprout.serve.render import repository_source
-from sprout.serve.triton import remove_leftovers, server_command
 from sprout.serve.trtllm.deployment import Deployment, Engine
 from sprout.serve.trtllm.write import write
-
-START_S = 90.0
 
 
 def rendered(folder: Path, engine: Engine, **fields: object) -> Path:
@@ -67,63 +56,3 @@ def move(repository: Path, folders: Mapping[str, Path]) -> None:
         for there, here in folders.items():
             text = text.replace(f'"{there}"', f'"{here}"')
         config.write_text(text)
-
-
-class Server:
-    """A real Triton on a repository; everything that it makes is gone after `stop`."""
-
-    def __init__(self, folder: Path, repository: Path) -> None:
-        cfg = Config(triton=TritonConfig(http_port=0, grpc_port=0, metrics_port=0))
-        cfg = ports.resolve(cfg, {"triton"})
-        parts = bundle.find()
-        bundle.install_backend(parts, folder / "backends")
-        self._prefix = f"sprout-test-{os.getpid()}-{secrets.token_hex(4)}."
-        self.http = f"http://127.0.0.1:{cfg.triton.http_port}"
-        self.grpc = f"127.0.0.1:{cfg.triton.grpc_port}"
-        self._log = folder / "triton.log"
-        command = server_command(
-            parts,
-            cfg,
-            repository=repository,
-            backends=folder / "backends",
-            region_prefix=self._prefix,
-            exit_timeout_s=3,
-        )
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=bundle.environment(parts, os.environ),
-                start_new_session=True,
-            )
-        try:
-            self._wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + START_S
-        while True:
-            assert self.process.poll() is None, self.log()[-6000:]
-            assert time.monotonic() < deadline, self.log()[-6000:]
-            try:
-                if httpx.get(f"{self.http}/v2/health/ready", trust_env=False).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(8)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
-        remove_leftovers(self._prefix)

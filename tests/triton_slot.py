@@ -1,30 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
 """A real Triton with the `tensorrt_llm` model alone, and a client for its tensors."""
 
-import os
 import queue
-import secrets
 import shutil
-import signal
-import subprocess
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import tritonclient.grpc as triton
+from triton_process import TritonProcess
 from tritonclient.utils import np_to_triton_dtype
+from waiting import PATIENCE_S
 
-from sprout.config import Config, TritonConfig
-from sprout.serve import bundle, ports
 from sprout.serve.render import render, repository_source
-from sprout.serve.triton import find_stubs, remove_leftovers, server_command
 
-START_S = 60.0
-WAIT_S = 60.0
 _SCALARS = {
     "input_lengths": np.int32,
     "request_output_len": np.int32,
@@ -40,8 +31,8 @@ _SCALARS = {
 }
 
 
-class TritonSlot:
-    """parameters: of the model, by placeholder. Everything it makes is gone after `stop`."""
+class TritonSlot(TritonProcess):
+    """parameters: of the model, by placeholder."""
 
     def __init__(self, folder: Path, parameters: Mapping[str, str]) -> None:
         source = folder / "source"
@@ -55,66 +46,7 @@ class TritonSlot:
             "prompt_embedding_table_data_type": "TYPE_FP16",
         }
         render(source, folder / "repository", values | dict(parameters))
-        cfg = Config(triton=TritonConfig(http_port=0, grpc_port=0, metrics_port=0))
-        cfg = ports.resolve(cfg, {"triton"})
-        parts = bundle.find()
-        bundle.install_backend(parts, folder / "backends")
-        self._prefix = f"sprout-test-{os.getpid()}-{secrets.token_hex(4)}."
-        self.grpc = f"127.0.0.1:{cfg.triton.grpc_port}"
-        self._http = f"http://127.0.0.1:{cfg.triton.http_port}"
-        self._log = folder / "triton.log"
-        command = server_command(
-            parts,
-            cfg,
-            repository=folder / "repository",
-            backends=folder / "backends",
-            region_prefix=self._prefix,
-            exit_timeout_s=3,
-        )
-        with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=bundle.environment(parts, os.environ),
-                start_new_session=True,
-            )
-        try:
-            self._wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _wait_ready(self) -> None:
-        deadline = time.monotonic() + START_S
-        while True:
-            assert self.process.poll() is None, self._log.read_text()[-4000:]
-            assert time.monotonic() < deadline, "Triton did not become ready"
-            try:
-                if httpx.get(f"{self._http}/v2/health/ready", trust_env=False).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.05)
-
-    def stubs(self) -> dict[int, int]:
-        return find_stubs(self.process.pid)
-
-    def log(self) -> str:
-        return self._log.read_text(errors="replace")
-
-    def stop(self) -> float:
-        """Seconds that it took."""
-        begun = time.monotonic()
-        if self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(5)
-            except subprocess.TimeoutExpired:
-                os.killpg(self.process.pid, signal.SIGKILL)
-                self.process.wait()
-        remove_leftovers(self._prefix)
-        return time.monotonic() - begun
+        super().__init__(folder, folder / "repository")
 
 
 @dataclass
@@ -157,7 +89,7 @@ class Stream:
 
     def next(self) -> None:
         """Takes one response."""
-        result, error = self._events.get(timeout=WAIT_S)
+        result, error = self._events.get(timeout=PATIENCE_S)
         if error is not None:
             self.answer.error, self.over = error, True
             return

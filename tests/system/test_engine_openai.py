@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 from completions_server import CompletionsServer
-from engine_dialects import until
 from triton_slot import Stream, prompt
+from waiting import PATIENCE_S, wait_for
 
 from sprout.config import Config
 from sprout.errors import EngineError, SproutError
@@ -125,7 +125,7 @@ def test_a_client_that_goes_away_ends_its_request_there(
         stream = Stream(slot, prompt([5, 6, 7], 900))  # type: ignore[arg-type]
         stream.next()
         stream.cancel()
-        until(lambda: server.broken_off == before + 1)
+        wait_for(lambda: server.broken_off == before + 1)
     finally:
         server.token_s = 0.0
 
@@ -150,14 +150,14 @@ def test_a_deployment_that_goes_and_comes_back(
 
     threads = [threading.Thread(target=stream), threading.Thread(target=later)]
     threads[0].start()
-    assert begun.wait(30)
+    assert begun.wait(PATIENCE_S)
     deployment.goes_away()
-    threads[0].join(30)
+    threads[0].join(PATIENCE_S)
     assert len(errors) == 1
     assert "went away during the" in errors[0]
     threads[1].start()
     deployment.comes_back()
-    threads[1].join(60)
+    threads[1].join(PATIENCE_S)
     assert [answer.output_tokens for answer in answers] == [33]
     assert stack.state()["processes"]["triton"]["pid"] == triton
     assert stack.state()["ready"]

@@ -2,13 +2,14 @@
 """The `tensorrt_llm` model in a real Triton, in front of the real engine."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 from engine_process import EngineProcess
 from triton_slot import Stream, TritonSlot, prompt
+from waiting import wait_for
 
 from sprout_ext.ledger import Counter, Phase, Role, Segment, SegmentReader, segments
 
@@ -42,9 +43,8 @@ def slot(
     }
     slot = TritonSlot(tmp_path_factory.mktemp("triton"), parameters)
     yield slot
-    took = slot.stop()
+    slot.stop()
     assert slot.process.returncode == 0
-    assert took < 5
 
 
 @pytest.fixture
@@ -58,6 +58,7 @@ def engine_counter(shm: Path, counter: Counter) -> int:
 
 
 def test_streaming(slot: TritonSlot, ids: list[int]) -> None:
+    began_ns = time.monotonic_ns()
     asked = prompt(ids, 24, return_perf_metrics=True, return_num_output_tokens=True)
     answer = Stream(slot, asked).finish()
     assert answer.error is None
@@ -73,7 +74,8 @@ def test_streaming(slot: TritonSlot, ids: list[int]) -> None:
     names = ("arrival", "first_scheduled", "first_token", "last_token")
     times = [int(answer.last(f"{name}_time_ns")[0, 0]) for name in names]
     assert times == sorted(times)
-    assert times[-1] <= time.monotonic_ns() < times[0] + 60 * 10**9
+    assert began_ns <= times[0]
+    assert times[-1] <= time.monotonic_ns()
     assert answer.last("num_output_tokens").tolist() == [[24]]
 
 
@@ -111,8 +113,9 @@ def test_client_that_goes_away_frees_the_slot(
     assert engine.busy_slots() == 4
     for stream in streams:
         stream.cancel()
-    engine.wait_idle(3)
-    until(lambda: engine_counter(shm, Counter.ENGINE_CANCELLED) == before + 4)
+    engine.wait_idle()
+    # Not exactly: cancels of a test before may be counted late.
+    wait_for(lambda: engine_counter(shm, Counter.ENGINE_CANCELLED) >= before + 4)
 
 
 def test_32_streams_with_a_third_cancelled(
@@ -134,12 +137,14 @@ def test_32_streams_with_a_third_cancelled(
 def test_busy_names_the_limit(slot: TritonSlot, ids: list[int]) -> None:
     streams = [Stream(slot, prompt(ids, 900)) for _ in range(33)]
     # 4 slots and a queue of 28: which of them comes last is Triton's own business.
-    refused = []
-    deadline = time.monotonic() + 20
-    while not refused and time.monotonic() < deadline:
-        refused = [stream for stream in streams if not stream._events.empty()]
-        refused = [stream for stream in refused if (stream.next(), stream.answer.error)[1]]
-        time.sleep(0.02)
+    refused: list[Stream] = []
+
+    def one_is_refused() -> bool:
+        answered = [stream for stream in streams if not stream._events.empty()]
+        refused.extend(one for one in answered if (one.next(), one.answer.error)[1])
+        return bool(refused)
+
+    wait_for(one_is_refused)
     [stream] = refused
     error = stream.finish().error
     assert "queue of 28 is full" in str(error)
@@ -208,10 +213,3 @@ def test_flight_is_echoed_and_marked(slot: TritonSlot, shm: Path, ids: list[int]
 def test_one_stub_serves_it_all(slot: TritonSlot) -> None:
     assert len(slot.stubs()) == 1
     assert "Traceback" not in slot.log()
-
-
-def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from engine_dialects import ask, until
+from engine_dialects import ask
 from engine_fakes import generation
+from waiting import PATIENCE_S, wait_for
 
 from sprout.config import Config
 from sprout.engines.base import Reason
@@ -105,19 +106,19 @@ def test_answers_with_receipts(stack: BackgroundStack) -> None:
 
 
 def test_greedy_repeats_and_streams(client: OpenAIClient) -> None:
-    alone = ask(client, 5, 6, 7, max_tokens=24).wait(60)
+    alone = ask(client, 5, 6, 7, max_tokens=24).wait()
     assert (alone.end.reason, len(alone.ids)) == (Reason.LENGTH, 24)
     assert len(alone.chunks) > 12
     end = alone.end
     times = end.arrival_ns, end.first_scheduled_ns, end.first_token_ns, end.last_token_ns
     assert list(times) == sorted(set(times))
     for more in ({"top_k": 1, "temperature": 2.0, "seed": 3}, {"top_p": 1e-6}):
-        assert ask(client, 5, 6, 7, max_tokens=24, **more).wait(60).ids == alone.ids
+        assert ask(client, 5, 6, 7, max_tokens=24, **more).wait().ids == alone.ids
 
 
 def test_seeds(client: OpenAIClient) -> None:
     def sample(seed: int) -> list[int]:
-        return ask(client, 5, 6, 7, max_tokens=12, temperature=1.0, seed=seed).wait(60).ids
+        return ask(client, 5, 6, 7, max_tokens=12, temperature=1.0, seed=seed).wait().ids
 
     assert sample(7) == sample(7)
     assert sample(7) != sample(8)
@@ -125,12 +126,12 @@ def test_seeds(client: OpenAIClient) -> None:
 
 
 def test_ends(client: OpenAIClient) -> None:
-    full = ask(client, 5, 6, 7, max_tokens=12).wait(60).ids
+    full = ask(client, 5, 6, 7, max_tokens=12).wait().ids
     end_id = full[5]
-    answer = ask(client, 5, 6, 7, max_tokens=12, end_id=end_id).wait(60)
+    answer = ask(client, 5, 6, 7, max_tokens=12, end_id=end_id).wait()
     assert answer.ids == full[: full.index(end_id)]
     assert answer.end.reason is Reason.END_ID
-    held = ask(client, 5, 6, 7, max_tokens=12, end_id=end_id, min_tokens=9).wait(60)
+    held = ask(client, 5, 6, 7, max_tokens=12, end_id=end_id, min_tokens=9).wait()
     assert len(held.ids) >= 9
     assert end_id not in held.ids
 
@@ -159,9 +160,9 @@ def test_the_model_s_own_end_token_is_left_out(stack: BackgroundStack) -> None:
 
 
 def test_stop_words(client: OpenAIClient, stack: BackgroundStack) -> None:
-    full = ask(client, 5, 6, 7, max_tokens=12).wait(60).ids
+    full = ask(client, 5, 6, 7, max_tokens=12).wait().ids
     as_ids = ask(client, 5, 6, 7, max_tokens=12, stop_words=((full[0], 49_000), (full[3],)))
-    assert as_ids.wait(60).ids == full[: full.index(full[3]) + 1]
+    assert as_ids.wait().ids == full[: full.index(full[3]) + 1]
     assert as_ids.end.reason is Reason.STOP_WORD
     # The same text in other ids: what a tokenizer makes of letters that stand alone.
     with httpx.Client(base_url=f"http://{stack.endpoint('engine')}", trust_env=False) as http:
@@ -172,58 +173,58 @@ def test_stop_words(client: OpenAIClient, stack: BackgroundStack) -> None:
         for letter in text[2:5]:
             asked = {"model": listed["id"], "prompt": letter, "add_special_tokens": False}
             letters += http.post("/tokenize", json=asked).json()["tokens"]
-    as_text = ask(client, 5, 6, 7, max_tokens=12, stop_words=(tuple(letters),)).wait(60)
+    as_text = ask(client, 5, 6, 7, max_tokens=12, stop_words=(tuple(letters),)).wait()
     assert as_text.end.reason is Reason.STOP_WORD
     assert as_text.ids == full[: len(as_text.ids)]
     assert len(as_text.ids) < 3
 
 
 def test_penalties_change_a_loop(client: OpenAIClient) -> None:
-    plain = ask(client, 5, 6, 7, max_tokens=24).wait(60).ids
+    plain = ask(client, 5, 6, 7, max_tokens=24).wait().ids
     assert len(set(plain)) < 24  # random weights repeat themselves
     for more in ({"repetition_penalty": 9.0}, {"presence_penalty": 2.0}):
-        answer = ask(client, 5, 6, 7, max_tokens=24, **more).wait(60).ids
+        answer = ask(client, 5, 6, 7, max_tokens=24, **more).wait().ids
         assert len(set(answer)) > len(set(plain))
 
 
 def test_what_does_not_fit_or_exist(client: OpenAIClient) -> None:
-    too_long = ask(client, 5, 6, 7, max_tokens=1022).wait(60)
+    too_long = ask(client, 5, 6, 7, max_tokens=1022).wait()
     assert isinstance(too_long.error, PromptTooLong)
     assert "at most 1024 tokens" in str(too_long.error)
-    unknown = ask(client, 60_000).wait(60)
+    unknown = ask(client, 60_000).wait()
     assert isinstance(unknown.error, RequestError)
     assert "60000" in str(unknown.error)
-    refused = ask(client, frequency_penalty=50.0).wait(60)
+    refused = ask(client, frequency_penalty=50.0).wait()
     assert isinstance(refused.error, RequestError)
     assert "frequency_penalty must be in [-2, 2]" in str(refused.error)
 
 
 def test_cancelling_ends_the_requests_there(client: OpenAIClient, stack: BackgroundStack) -> None:
     recorders = [ask(client, 5, 6, 7, max_tokens=900, request_id="x") for _ in range(6)]
-    assert all(recorder.begun.wait(60) for recorder in recorders[:4])
+    assert all(recorder.begun.wait(PATIENCE_S) for recorder in recorders[:4])
     assert client.cancel("x") == 6
     for recorder in recorders:
         assert recorder.wait().end.reason is Reason.CANCELLED
-    until(lambda: running(stack) == 0, 30)
-    assert ask(client, max_tokens=2).wait(60).end.output_tokens == 2
+    wait_for(lambda: running(stack) == 0)
+    assert ask(client, max_tokens=2).wait().end.output_tokens == 2
 
 
 def test_killed_under_load_and_started_again(client: OpenAIClient, stack: BackgroundStack) -> None:
     """Last: the start of another takes its time."""
     streams = [ask(client, 5, 6, 7, max_tokens=900) for _ in range(2)]
-    assert all(stream.begun.wait(60) for stream in streams)
+    assert all(stream.begun.wait(PATIENCE_S) for stream in streams)
     before = stack.state()["processes"]
     segments = segments_of(before["engine"]["pid"])
     os.kill(before["engine"]["pid"], signal.SIGKILL)
     for stream in streams:
-        assert isinstance(stream.wait(60).error, EngineUnavailable)
-    until(lambda: stack.state()["processes"]["engine"]["restarts"] > 0, 30)
-    until(lambda: bool(stack.state().get("ready")), START_S)
+        assert isinstance(stream.wait().error, EngineUnavailable)
+    wait_for(lambda: stack.state()["processes"]["engine"]["restarts"] > 0)
+    wait_for(lambda: bool(stack.state().get("ready")), START_S)
     # A vLLM that is killed leaves 100 MB and more in shared memory, and it restarts for ever.
     assert not [segment for segment in segments if segment.exists()]
     after = stack.state()["processes"]
     assert start_time(before["engine"]["pid"]) is None
     assert after["triton"]["pid"] == before["triton"]["pid"]
-    assert ask(client, max_tokens=2).wait(60).end.output_tokens == 2
+    assert ask(client, max_tokens=2).wait().end.output_tokens == 2
     with Client(stack.endpoint("grpc")) as again:
         assert again.ask("Tell me about the sea.", max_tokens=4).output_tokens == 4

@@ -15,7 +15,9 @@ import httpx
 import numpy as np
 import pytest
 import tiny_tokenizer
-from rendered import Server, move, put_in_the_slot, rendered
+from rendered import move, put_in_the_slot, rendered
+from triton_process import TritonProcess
+from waiting import PATIENCE_S
 
 from sprout.directives import pack
 
@@ -65,7 +67,9 @@ class TritonPythonModel:
 """
 
 
-def start(folder: Path, memory: Path, engine: str, substitutions: str, **more: Any) -> Server:
+def start(
+    folder: Path, memory: Path, engine: str, substitutions: str, **more: Any
+) -> TritonProcess:
     repository = rendered(folder, engine, **more.pop("fields", {}))
     if engine == "llmapi":
         text = (repository / "tensorrt_llm" / "config.pbtxt").read_text()
@@ -76,23 +80,23 @@ def start(folder: Path, memory: Path, engine: str, substitutions: str, **more: A
     tokenizer = tiny_tokenizer.llama2(folder / "tokenizer")
     memory.chmod(0o700)
     move(repository, {"/models/checkpoint": tokenizer, "/run/sprout": memory})
-    return Server(folder, repository)
+    return TritonProcess(folder, repository)
 
 
 @pytest.fixture(params=["tensorrtllm", "llmapi"])
-def echo(request: pytest.FixtureRequest, tmp_path: Path, memory: Path) -> Iterator[Server]:
+def echo(request: pytest.FixtureRequest, tmp_path: Path, memory: Path) -> Iterator[TritonProcess]:
     server = start(tmp_path, memory, request.param, "sprout_engine:echo")
     yield server
     server.stop()
 
 
-def post(server: Server, model: str, **fields: Any) -> dict[str, Any]:
+def post(server: TritonProcess, model: str, **fields: Any) -> dict[str, Any]:
     body = {"text_input": "Hi", "max_tokens": 4} | fields
-    answer = httpx.post(f"{server.http}/v2/models/{model}/generate", json=body, timeout=60)
+    answer = httpx.post(f"{server.http}/v2/models/{model}/generate", json=body, timeout=PATIENCE_S)
     return answer.json() | {"status": answer.status_code}
 
 
-def test_chain_with_echo_in_the_slot(echo: Server, request: pytest.FixtureRequest) -> None:
+def test_chain_with_echo_in_the_slot(echo: TritonProcess, request: pytest.FixtureRequest) -> None:
     prompt = f"[INST] <<SYS>>\n{SYSTEM}\n<</SYS>>\n\nHi [/INST]"
     length = len(prompt.encode()) + 1  # and <s>
     for model in ("ensemble", "tensorrt_llm_bls"):
@@ -111,7 +115,7 @@ def test_chain_with_echo_in_the_slot(echo: Server, request: pytest.FixtureReques
     assert "max_tokens must be at least 1" in refused["error"]
     url = f"{echo.http}/v2/models/ensemble/generate_stream"
     body = {"text_input": "Hi", "max_tokens": 18, "stream": True, "sprout_level": "L0"}
-    with httpx.stream("POST", url, json=body, timeout=60) as answer:
+    with httpx.stream("POST", url, json=body, timeout=PATIENCE_S) as answer:
         events = [json.loads(line[6:]) for line in answer.iter_lines() if line.startswith("data: ")]
     assert "".join(event["text_output"] for event in events) == "[INST] Hi [/INST]"
 
@@ -125,7 +129,7 @@ def given(tmp_path: Path) -> Path:
 @pytest.fixture(params=[True, False], ids=["decoupled", "coupled"])
 def stand_in(
     request: pytest.FixtureRequest, tmp_path: Path, memory: Path, given: Path
-) -> Iterator[Server]:
+) -> Iterator[TritonProcess]:
     server = start(
         tmp_path,
         memory,
@@ -185,14 +189,14 @@ def inputs(**tensors: np.ndarray) -> list[Any]:
 
 
 def test_every_stock_tensor_passes_through(
-    stand_in: Server, given: Path, request: pytest.FixtureRequest
+    stand_in: TritonProcess, given: Path, request: pytest.FixtureRequest
 ) -> None:
     with grpcclient.InferenceServerClient(stand_in.grpc) as client:
         if "decoupled" in request.node.name:
             answers: queue.Queue[Any] = queue.Queue()
             client.start_stream(callback=lambda result, error: answers.put((result, error)))
             client.async_stream_infer("ensemble", inputs(**ASKED))
-            result, error = answers.get(timeout=60)
+            result, error = answers.get(timeout=PATIENCE_S)
             assert error is None, error
             client.stop_stream()
         else:

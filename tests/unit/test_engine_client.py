@@ -10,8 +10,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from engine_dialects import LLAMA, OPENAI, Dialect, ask, until
+from engine_dialects import LLAMA, OPENAI, Dialect, ask
 from engine_fakes import Recorder, generation
+from waiting import PATIENCE_S, wait_for
 
 from sprout.engines.base import Reason
 from sprout.engines.client import EngineClient
@@ -60,7 +61,7 @@ def test_tokens_leave_as_they_come(server: Any, client: EngineClient) -> None:
     server.plans.put(halting)
     recorder = ask(client)
     try:
-        assert recorder.begun.wait(10)
+        assert recorder.begun.wait(PATIENCE_S)
         assert recorder.ids == [10]
         assert not recorder.over.is_set()
     finally:
@@ -93,7 +94,7 @@ def test_cancel_running_and_waiting(server: Any, client: EngineClient) -> None:
     server.token_s = 0.01
     running = [ask(client, request_id="a", max_tokens=400) for _ in range(2)]
     waiting = ask(client, request_id="b", max_tokens=400)
-    assert all(recorder.begun.wait(5) for recorder in running)
+    assert all(recorder.begun.wait(PATIENCE_S) for recorder in running)
     assert client.cancel("b") == 1
     assert waiting.wait().end.reason is Reason.CANCELLED
     assert (waiting.scheduled, waiting.end.first_scheduled_ns) == ([], 0)
@@ -102,7 +103,7 @@ def test_cancel_running_and_waiting(server: Any, client: EngineClient) -> None:
         assert recorder.wait().end.reason is Reason.CANCELLED
         assert recorder.end.output_tokens == len(recorder.ids) > 0
     assert client.cancel("a") == 0
-    until(lambda: server.open == 0)
+    wait_for(lambda: server.open == 0)
     assert server.broken_off == 2  # the server saw both connections close
 
 
@@ -194,7 +195,7 @@ def test_close_ends_everything(dialect: Dialect, server: Any) -> None:
     server.token_s = 0.01
     client = dialect.connect(server)
     recorders = [ask(client, max_tokens=400) for _ in range(4)]
-    assert recorders[0].begun.wait(5)
+    assert recorders[0].begun.wait(PATIENCE_S)
     client.close()
     for recorder in recorders:
         assert isinstance(recorder.wait().error, EngineUnavailable)

@@ -4,8 +4,7 @@
 import json
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from engine_fakes import FakeResponder, Recorder, generation
 from google.protobuf import text_format
 from llmapi_double import EOS, LLM, Plan, SamplingParams
+from waiting import PATIENCE_S, wait_for
 
 from sprout.engines.base import Reason
 from sprout.engines.llmapi import LlmApi
@@ -57,13 +57,6 @@ def ask(engine: LlmApi, plan: Plan | None = None, **more: Any) -> Recorder:
 def asked(engine: LlmApi, **more: Any) -> SamplingParams:
     ask(engine, **more).wait()
     return llm_of(engine).calls[-1].sampling_params
-
-
-def until(true: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.002)
 
 
 # What goes in.
@@ -223,7 +216,7 @@ def test_stop_word_over_several_steps_ends_and_aborts(engine: LlmApi) -> None:
 def test_no_more_at_once_than_the_batch(engine: LlmApi) -> None:
     held = [ask(engine, Plan([[10]], hold=True)) for _ in range(2)]
     for recorder in held:
-        assert recorder.begun.wait(10)
+        assert recorder.begun.wait(PATIENCE_S)
     waiting = [ask(engine, request_id="waiting") for _ in range(2)]
     refused = ask(engine).wait()
     assert isinstance(refused.error, EngineBusy)
@@ -242,8 +235,8 @@ def test_cancel_by_id_and_by_handle(engine: LlmApi) -> None:
     other = Recorder()
     llm_of(engine).plans.append(Plan([[10]], hold=True))
     handle = engine.submit(generation(request_id="b"), other)
-    assert mine.begun.wait(10)
-    assert other.begun.wait(10)
+    assert mine.begun.wait(PATIENCE_S)
+    assert other.begun.wait(PATIENCE_S)
     assert engine.cancel("a") == 1
     assert mine.wait().end.reason is Reason.CANCELLED
     assert not other.over.is_set()
@@ -279,7 +272,7 @@ def test_llm_that_is_gone(engine: LlmApi) -> None:
 
 def test_error_under_way_ends_this_request_alone(engine: LlmApi) -> None:
     other = ask(engine, Plan([[10]], hold=True))
-    assert other.begun.wait(10)
+    assert other.begun.wait(PATIENCE_S)
     plan = Plan([[10]], error=MemoryError("CUDA out of memory"))
     failed = ask(engine, plan, request_id="x").wait()
     assert failed.ids == [10]
@@ -358,7 +351,7 @@ def test_slot_streams(slot: Slot) -> None:
 def test_slot_stops_by_the_stock_request(slot: Slot, engine: LlmApi) -> None:
     llm_of(engine).plans.append(Plan([[10]], hold=True))
     running = send(slot, "a", streaming=YES)
-    until(lambda: bool(running.sent))
+    wait_for(lambda: bool(running.sent))
     stop = send(slot, "a", stop=YES).wait()
     assert (stop.error, stop.sent) == (None, [{}])
     assert running.wait().ids == [10]
@@ -368,7 +361,7 @@ def test_slot_stops_by_the_stock_request(slot: Slot, engine: LlmApi) -> None:
 def test_slot_lets_go_of_a_client_that_left(slot: Slot, engine: LlmApi) -> None:
     llm_of(engine).plans.append(Plan([[10]], hold=True))
     running = send(slot, streaming=YES)
-    until(lambda: bool(running.sent))
+    wait_for(lambda: bool(running.sent))
     running.cancelled = True
     assert running.wait().abandoned
     assert llm_of(engine).calls[-1].output.aborts == 1

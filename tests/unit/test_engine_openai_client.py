@@ -14,7 +14,8 @@ from typing import Any
 import pytest
 from completions_server import END, CompletionsServer
 from control_plane import make_authority
-from engine_dialects import OPENAI, ask, until
+from engine_dialects import OPENAI, ask
+from waiting import wait_for
 
 from sprout.engines.base import Reason
 from sprout.engines.client import EngineClient
@@ -109,7 +110,7 @@ def test_a_server_without_detokenize_matches_stop_words_as_ids_alone(connect: Co
             assert recorder.ids == [10, 11, 12]
             assert "stop" not in server.bodies[-1]
         # The connection is let go of at the stop word: the server need not go on.
-        until(lambda: server.open == 0)
+        wait_for(lambda: server.open == 0)
     finally:
         client.close()
         server.close()

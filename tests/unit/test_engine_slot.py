@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_fakes import FakeResponder
+from waiting import wait_for
 
 from sprout.engines import marks
 from sprout.engines.base import Chunk, End, Generation, Reason, Sink
@@ -109,7 +110,7 @@ def test_tokens_join_and_leave_by_themselves(slot: Callable[..., Slot]) -> None:
     sink = engine.sinks[0]
     for token in (1, 2, 3):
         sink.on_chunk(Chunk([token]), time.monotonic_ns())
-    until(lambda: len(responder.sent) == 2)  # nothing further comes from the engine
+    wait_for(lambda: len(responder.sent) == 2)  # nothing further comes from the engine
     assert [tensors["output_ids"].tolist() for tensors in responder.sent] == [[[[1]]], [[[2, 3]]]]
     sink.on_chunk(Chunk([], end(output_tokens=3)), time.monotonic_ns())
     assert responder.wait().ids == [1, 2, 3]
@@ -144,7 +145,7 @@ def test_stop_request(slot: Callable[..., Slot]) -> None:
     made = slot(echo_tokens_per_s=20)
     running = [ask(made, "a", streaming=YES, tokens=500) for _ in range(2)]
     other = ask(made, "b", streaming=YES, tokens=3)
-    until(lambda: all(responder.sent for responder in running))
+    wait_for(lambda: all(responder.sent for responder in running))
     stop = ask(made, "a", stop=YES).wait()
     assert (stop.error, stop.sent) == (None, [{}])
     for responder in running:
@@ -181,7 +182,7 @@ def test_a_client_of_whom_nothing_can_be_told_gets_its_answer(
     made = slot(engine)
     unknown, other = Unknown(), FakeResponder()
     made.accept("mute", request(streaming=YES), unknown)
-    until(lambda: "mute" in caplog.text)
+    wait_for(lambda: "mute" in caplog.text)
     made.accept("", request(streaming=YES), other)
     other.cancelled = True
     assert other.wait().abandoned  # whoever comes later is still watched
@@ -248,7 +249,7 @@ def test_tokens_that_waited_and_can_not_be_sent_end_one_stream(slot: Callable[..
             sink.on_chunk(Chunk([token]), time.monotonic_ns())
     assert "could not be sent" in str(broken.wait().error)
     assert engine.cancelled == [0]  # it would decode on for nobody
-    until(lambda: other.ids == [1, 2])
+    wait_for(lambda: other.ids == [1, 2])
     assert made._sender.is_alive()
     assert ask(slot()).wait().error is None
 
@@ -310,10 +311,8 @@ def test_an_answer_that_fails_before_submit_returns_is_cancelled(
 
 def test_close_ends_open_streams(slot: Callable[..., Slot]) -> None:
     made = slot(echo_tokens_per_s=5)
-    responders = [ask(made, streaming=YES, tokens=500) for _ in range(8)]
-    begun = time.monotonic()
+    responders = [ask(made, streaming=YES, tokens=1500) for _ in range(8)]  # 5 minutes of them
     made.close()
-    assert time.monotonic() - begun < 1
     for responder in responders:
         assert isinstance(responder.wait().error, EngineUnavailable)
 
@@ -443,7 +442,7 @@ def test_flights_are_marked_where_there_is_no_room_for_counters(
     responder = ask(made, flight=ticket)
     assert flight_of(opener, ticket)["heartbeat_ns"] > 0  # it has arrived
     engine.sinks[0].on_scheduled(2_000)
-    until(lambda: flight_of(opener, ticket)["scheduled_ns"] == 2_000)
+    wait_for(lambda: flight_of(opener, ticket)["scheduled_ns"] == 2_000)
     engine.sinks[0].on_chunk(Chunk([1], end(output_tokens=1)), time.monotonic_ns())
     responder.wait()
     assert Phase(flight_of(opener, ticket)["phase"]) is Phase.FINISHED
@@ -452,10 +451,3 @@ def test_flights_are_marked_where_there_is_no_room_for_counters(
 def test_without_a_ledger_directory(slot: Callable[..., Slot], tmp_path: Path) -> None:
     made = slot(shm_dir=tmp_path / "nowhere")
     assert ask(made, flight=np.array([7], np.uint64)).wait().ids == [5, 6, 7, 5]
-
-
-def until(true: Callable[[], bool], timeout_s: float = 5.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
