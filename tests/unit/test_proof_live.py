@@ -310,7 +310,7 @@ def test_the_guard_rolls_back_and_an_operator_resumes(made: Made, feed: Feed) ->
         assert (entry.who, entry.action) == ("control plane", "guard")
         await through(loop, feed, NOW + 600)
         assert current(loop).paused  # sticky
-        assert loop_of(made, feed)._pause == reason  # over a restart too
+        assert loop_of(made, feed).pause_reason == reason  # over a restart too
         await loop.resume()
         await through(loop, feed, NOW + 1200)
         assert not current(loop).paused  # it begins anew

@@ -2,6 +2,7 @@
 """The evaluation that q rests on now: taken in, kept over restarts, shown in the status."""
 
 from collections.abc import Callable
+from typing import Any
 
 from sprout.control import quality
 from sprout.control.quality import Quality
@@ -57,3 +58,12 @@ class Evaluations:
         for tell in self.tellers:
             tell(found)
         return found
+
+
+def as_json(message: pb.Evaluation | None) -> dict[str, Any] | None:
+    """What the audit keeps of one; the rest is stored under its id."""
+    if message is None:
+        return None
+    of_all = next(c for c in message.classes if not c.task)
+    q = dict(zip(message.levels, of_all.preference, strict=True))
+    return {"id": message.id, "judge": message.judge, "judged": of_all.judged, "preference": q}

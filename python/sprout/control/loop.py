@@ -9,37 +9,32 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from sprout.carbon import Feed, Intensity
 from sprout.config import Config
-from sprout.control import history, publisher
+from sprout.control import evaluations, history, publisher
 from sprout.control.audit import Audit
 from sprout.control.blocks import Blocks
-from sprout.control.budget import Budget, Worth
 from sprout.control.capacity import EVERY_S, Capacity
-from sprout.control.classes import Classes
 from sprout.control.due import Due
 from sprout.control.evaluations import Evaluations
+from sprout.control.facts import Look
 from sprout.control.guard import Guard
-from sprout.control.inputs import NO_RANGE, Group, Horizon, Inputs, inputs_of, priors
-from sprout.control.live import Live
+from sprout.control.inputs import Inputs, inputs_of
 from sprout.control.peer import ITSELF, Caller
 from sprout.control.pin import Pin, Window
 from sprout.control.plan import Plan
 from sprout.control.publisher import Publisher
-from sprout.control.quality import Quality
 from sprout.control.solved import Solved, same
 from sprout.control.store import Store
 from sprout.control.trigger import trigger
-from sprout.control.wishes import Change, Wishes
+from sprout.control.unstored import Unstored
+from sprout.control.wishes import Change, Override, Wishes
 from sprout.directives import pack
-from sprout.errors import ControlError, SproutError
-from sprout.optimize.floor import Range
-from sprout.policy_version import version
-from sprout.profile import LevelProfile
+from sprout.errors import SproutError
 from sprout.proof.switchback import L0, Block
 from sprout.v1 import control_pb2 as pb
 
@@ -49,40 +44,7 @@ RENEWALS_PER_TTL = 3
 PRUNE_S = 600.0
 RETRY_S = 15.0  # a remote source that failed is asked again after this, or `poll_s` if shorter
 DAY_S = 86_400.0
-MAX_UNSAVED = 1000  # policies, about 1 MB
-
-
-@dataclass(frozen=True)
-class Facts:
-    """What was last looked at."""
-
-    intensity: Intensity | None
-    within: Range
-    profile: tuple[LevelProfile, ...]  # with the q of `quality`, where there is one
-    reasons: dict[str, str]  # kind -> what is wrong with the above
-    horizon: Horizon | None = None  # in the mode "bank"
-    no_horizon: str = "not looked at yet"  # why there is none
-    quality: Quality | None = None  # None: q is that of the priors
-    groups: tuple[Group, ...] = ()
-
-
-@dataclass(frozen=True)
-class Override:
-    g_per_kwh: float
-    until: float  # seconds since 1970
-
-
-def _as_json(override: Override | None) -> dict[str, float] | None:
-    return None if override is None else asdict(override)
-
-
-def evaluation_as_json(message: pb.Evaluation | None) -> dict[str, Any] | None:
-    """What the audit keeps of one; the rest is stored under its id."""
-    if message is None:
-        return None
-    of_all = next(c for c in message.classes if not c.task)
-    q = dict(zip(message.levels, of_all.preference, strict=True))
-    return {"id": message.id, "judge": message.judge, "judged": of_all.judged, "preference": q}
+OF_A_PLAN = ("infeasible", "solver", "minima")  # reasons that a new plan brings anew
 
 
 def _stored() -> None:
@@ -103,27 +65,20 @@ class Loop:
     ) -> None:
         self._config, self._store, self._feed, self._wall = config, store, feed, wall
         self._pack = pack(config.request.pack)
-        self._facts = Facts(None, NO_RANGE, priors(config, self._pack.levels), {})
-        self._live = Live(config, self._pack, self._facts.profile)
-        self._classes = Classes(config.control, self._pack)
         self.evaluations = Evaluations(store, self._pack)
         self.due = Due(config, feed, store, self.evaluations, wall)
         self.evaluations.tellers.append(self.due.tell)
         self._looking = asyncio.Lock()
-        self._budget = Budget(config.control.bank, store, self._pack.hash)
-        self._pause: str | None = store.setting("pause")
-        stored = store.setting("override")
-        self._override = None if stored is None else Override(*stored)
         self.wishes = Wishes(config.control, self._pack.levels, store)
+        self._look = Look(config, self._pack, store, feed, wall)
+        self._facts = self._look.first()
         self.audit = Audit(store)
         self.blocks = Blocks(config.control.switchback, store, wall)
         self.guard = Guard(config.control.guard, store, wall)
         self.capacity = Capacity(store.path, wall)
         self._pin: Pin | None = None  # what made the policy in force; None: the solver
         self._restored = history.last_shares(store, self._pack.levels)
-        self._unstored: dict[str, tuple[Callable[[], Any], str]] = {}
-        # Published, not stored yet, by version. Their outcomes come late, and need them to count.
-        self._unsaved: dict[int, tuple[int, int, int, float, bytes, str]] = {}
+        self._unstored = Unstored(store)
         self._failures: dict[str, str] = {}  # by task
         self._plan: Plan | None = None  # what the policy in force was made from
         self._made_from: Inputs | None = None  # and the plan from
@@ -141,14 +96,14 @@ class Loop:
         """What is wrong now, by kind; {} = everything is as it should be."""
         found = {**self._feed.reasons(), **self._facts.reasons}
         if self._plan is not None:
-            kinds = ("infeasible", "solver", "minima")
-            found.update({k: self._plan.degraded[k] for k in kinds if k in self._plan.degraded})
+            degraded = self._plan.degraded
+            found.update({kind: degraded[kind] for kind in OF_A_PLAN if kind in degraded})
         found.update(self.wishes.problems)
         if self.due.standing.drift:
             found["drift"] = self.due.standing.drift
         if self.audit.dropped:
             found["audit"] = f"{self.audit.dropped} audit entries are lost: the store failed"
-        found.update({what: reason for what, (_, reason) in self._unstored.items()})
+        found.update(self._unstored.reasons())
         return found | self._failures
 
     @property
@@ -158,7 +113,7 @@ class Loop:
     @property
     def pause_reason(self) -> str | None:
         """None: not paused."""
-        return self._pause
+        return self.wishes.pause_reason
 
     def pinned(self) -> Pin | None:
         """What made the policy in force; None: the solver."""
@@ -171,22 +126,21 @@ class Loop:
     # --- operators ---------------------------------------------------------------------------
 
     async def pause(self, reason: str, by: Caller = ITSELF) -> pb.Policy:
-        before, self._pause = self._pause, reason or "no reason given"
-        return await self._wish("pause", "pause", self._store_pause, by, (before, self._pause))
+        change = self.wishes.set_pause(reason or "no reason given")
+        return await self._wish("pause", "pause", self.wishes.store_pause, by, change)
 
     async def resume(self, by: Caller = ITSELF) -> pb.Policy:
-        before, self._pause = self._pause, None
+        change = self.wishes.set_pause(None)
         self.guard.restart()
-        return await self._wish("resume", "pause", self._store_pause, by, (before, None))
+        return await self._wish("resume", "pause", self.wishes.store_pause, by, change)
 
     async def override(
         self, g_per_kwh: float | None, ttl_s: float, by: Caller = ITSELF
     ) -> pb.Policy:
         """Decide on this intensity for a while; None ends it."""
         wish = None if g_per_kwh is None else Override(g_per_kwh, self._wall() + ttl_s)
-        change = _as_json(self._override), _as_json(wish)
-        self._override = wish
-        return await self._wish("override", "override", self._store_override, by, change)
+        change = self.wishes.set_override(wish)
+        return await self._wish("override", "override", self.wishes.store_override, by, change)
 
     async def set_objective(
         self,
@@ -232,8 +186,8 @@ class Loop:
             before = self.evaluations.latest
             if await asyncio.to_thread(self.evaluations.take, message, self._wall()):
                 now = self.evaluations.latest
-                self._facts = await asyncio.to_thread(self._look)
-                change = evaluation_as_json(before), evaluation_as_json(now)
+                await self._look_again()
+                change = evaluations.as_json(before), evaluations.as_json(now)
                 return await self._wish("evaluation", "evaluation", _stored, by, change)
         return self.publisher.policy()
 
@@ -247,40 +201,28 @@ class Loop:
         try:
             policy = await asyncio.shield(deciding)
         except asyncio.CancelledError:  # whoever asked for it is gone; the wish stands
-            self._unstored[key] = (write, f"{key} may not be stored")
+            self._unstored.later(key, write)
             raise
-        await self._keep(key, write)
-        await self._keep("policy", self._store_policies)
-        await self._keep("audit", self.audit.flush)
+        await self._unstored.keep(key, write)
+        await self._unstored.keep_policies()
+        await self._unstored.keep("audit", self.audit.flush)
         return self.publisher.policy() or policy
-
-    # They write what is wished when they run, so a late retry can't undo a newer wish.
-
-    def _store_pause(self) -> None:
-        self._store.keep_setting("pause", lambda: self._pause)
-
-    def _store_override(self) -> None:
-        def wished() -> list[float] | None:
-            wish = self._override
-            return None if wish is None else [wish.g_per_kwh, wish.until]
-
-        self._store.keep_setting("override", wished)
 
     async def _end_what_is_over(self) -> str | None:
         """What ran out of time: "override", "unpin" or, of the schedule, "schedule"; else None."""
         now, why = self._wall(), None
-        if self._override is not None and self._override.until <= now:
-            self.audit.note(now, ITSELF, "override", _as_json(self._override), None)
-            self._override, why = None, "override"
-            await self._keep("override", self._store_override)
+        if self.wishes.override_is_over(now):
+            self.audit.note(now, ITSELF, "override", *self.wishes.set_override(None))
+            why = "override"
+            await self._unstored.keep("override", self.wishes.store_override)
         if self.wishes.pin_is_over(now):
             self.audit.note(now, ITSELF, "unpin", *self.wishes.set_pin(None))
             why = "unpin"
-            await self._keep("pin", self.wishes.store_pin)
+            await self._unstored.keep("pin", self.wishes.store_pin)
         if why is None and self._plan is not None and self.wishes.pin_at(now) != self._pin:
             why = "schedule"
         if self.audit.pending:
-            await self._keep("audit", self.audit.flush)
+            await self._unstored.keep("audit", self.audit.flush)
         return why
 
     # --- the loop ----------------------------------------------------------------------------
@@ -288,7 +230,7 @@ class Loop:
     async def run(self) -> None:
         """Until cancelled. A failure is a reason, never the end."""
         await self._guarded("poll", asyncio.to_thread(self._feed.restore))
-        if self._pause is not None:
+        if self.pause_reason is not None:
             await self._decide("start")
         remote = self._feed.remote
         # It may take its time-out; what was stored will do until it has answered.
@@ -308,14 +250,11 @@ class Loop:
 
     async def step(self) -> None:
         """Look once; publish or renew if it is time to."""
-        for what, (write, _) in list(self._unstored.items()):
-            await self._keep(what, write)
-        if self._unsaved and "policy" not in self._unstored:
-            await self._keep("policy", self._store_policies)
+        await self._unstored.again()
         if not self._feed.remote:  # else `_poll_forever` does
             await self._guarded("poll", self._feed.poll())
         async with self._looking:
-            self._facts = await asyncio.to_thread(self._look)
+            await self._look_again()
         await self._guarded("guard", self._judge())
         control = self._config.control
         async with self._solving:
@@ -331,22 +270,22 @@ class Loop:
             why = "time"
         if why is not None:
             await self._decide(why)
-            await self._keep("policy", self._store_policies)
+            await self._unstored.keep_policies()
         elif self.publisher.since_issued_s() >= control.ttl_s / RENEWALS_PER_TTL:
             self.publisher.renew()
         if self.blocks.pending:
-            await self._keep("blocks", self.blocks.flush)
+            await self._unstored.keep("blocks", self.blocks.flush)
 
     async def _judge(self) -> None:
         """A policy that makes answers worse is paused, until an operator resumes."""
-        if self._pause is not None:
+        if self.pause_reason is not None:
             return
         reason = await asyncio.to_thread(self.guard.look)
-        if reason is None or self._pause is not None:  # an operator was faster
+        if reason is None or self.pause_reason is not None:  # an operator was faster
             return
         LOG.error("rolled back: %s", reason)
-        self._pause = reason
-        await self._wish("guard", "pause", self._store_pause, ITSELF, (None, reason))
+        change = self.wishes.set_pause(reason)
+        await self._wish("guard", "pause", self.wishes.store_pause, ITSELF, change)
 
     async def _poll_forever(self) -> None:
         poll_s = self._config.carbon.poll_s
@@ -357,7 +296,7 @@ class Loop:
 
     async def _prune_forever(self) -> None:
         while True:
-            await self._keep("prune", self._prune)
+            await self._unstored.keep("prune", self._prune)
             await asyncio.sleep(PRUNE_S)
 
     async def _capacity_forever(self) -> None:
@@ -393,47 +332,10 @@ class Loop:
 
     # --- decide ------------------------------------------------------------------------------
 
-    def _look(self) -> Facts:
-        """Reads feed and store; in a thread of its own."""
-        profile = self._facts.profile
-        reasons: dict[str, str] = {}
-        try:
-            profile, reasons = self._live.look(self._store, self._wall())
-        except ControlError as error:
-            reasons["profile"] = f"outcomes can't be read: {error}"
-        except Exception as error:  # one input that fails must not stop the others, nor the policy
-            LOG.exception("profile")
-            reasons["profile"] = f"the profile is not kept up: {type(error).__name__}"
-        found, groups = self.evaluations.quality, self._facts.groups
-        if found is not None:
-            profile = found.on(profile)
-        try:
-            groups = self._classes.look(
-                self._store, found, self._live.attributed, profile, self._wall()
-            )
-        except ControlError as error:
-            reasons["classes"] = f"outcomes by class can't be read: {error}"
-        except Exception as error:
-            LOG.exception("classes")
-            reasons["classes"] = f"classes and tenants are not kept up: {type(error).__name__}"
-        horizon, why_none = self._facts.horizon, self._facts.no_horizon
-        try:
-            worth = Worth(profile, groups, self._config.control.class_against)
-            horizon, why_none = self._look_ahead(worth)
-        except ControlError as error:
-            reasons["budget"] = f"the quality budget is not kept up: {error}"
-        except Exception as error:
-            LOG.exception("budget")
-            reasons["budget"] = f"the quality budget is not kept up: {type(error).__name__}"
-        seen = self._feed.last(), self._feed.range()
-        return Facts(*seen, profile, reasons, horizon, why_none, found, groups)
-
-    def _look_ahead(self, worth: Worth) -> tuple[Horizon | None, str]:
-        """(what the mode "bank" looks ahead at, why it can't)"""
-        if self.wishes.objective.mode != "bank":
-            self._budget.end()
-            return None, "not looked at yet"
-        return self._budget.look(self._feed, worth, self._wall())
+    async def _look_again(self) -> None:
+        """Under `_looking`."""
+        found, mode = self.evaluations.quality, self.wishes.objective.mode
+        self._facts = await asyncio.to_thread(self._look.again, self._facts, found, mode)
 
     def _held(self, block: Block | None) -> str:
         """Why the decision is not applied: "shadow" or "block"; "" = it is."""
@@ -443,12 +345,13 @@ class Loop:
 
     def _intensity(self) -> tuple[Intensity | None, bool]:
         """What to decide on, and whether an operator set it."""
-        if self._override is None or self._override.until <= self._wall():
+        override = self.wishes.override_at(self._wall())
+        if override is None:
             return self._facts.intensity, False
         zone, _, factor_type, signal = self._feed.series
         now = datetime.fromtimestamp(self._wall(), UTC)
-        value = self._override.g_per_kwh
-        return Intensity(value, zone, "override", factor_type, signal, now, True), True
+        made = Intensity(override.g_per_kwh, zone, "override", factor_type, signal, now, True)
+        return made, True
 
     def _inputs(self) -> tuple[Inputs, Pin | None]:
         """Everything to decide on, and what stands in for a decision."""
@@ -458,7 +361,7 @@ class Loop:
             None if value is None else value.g_per_kwh,
             self._facts.within,
             self._facts.profile,
-            paused=self._pause is not None,
+            paused=self.pause_reason is not None,
         )
         before = self._before()
         made = self.wishes.objective.applied(made, self._pack.levels, before.get(("", "")))
@@ -496,7 +399,7 @@ class Loop:
     def _with_reasons(self, made: Plan) -> Plan:
         _, overridden = self._intensity()
         reasons = self.reasons()
-        for kind in ("infeasible", "solver", "minima"):  # those of the plan before
+        for kind in OF_A_PLAN:  # those of the plan before
             reasons.pop(kind, None)
         if overridden:
             for kind in ("intensity", "stale", "fallback"):
@@ -546,38 +449,15 @@ class Loop:
             made,
             value,
             overridden=overridden,
-            pause_reason=self._pause,
+            pause_reason=self.pause_reason,
             trigger=why,
             pin=self._pin,
         )
         spoilt = {
-            "it was paused": self._pause is not None,
+            "it was paused": self.pause_reason is not None,
             "the mix was pinned": self._pin is not None,
             "an operator overrode the intensity": overridden,
         }
         self.blocks.published(inputs.block, next((why for why, so in spoilt.items() if so), ""))
-        number, body = version(policy), policy.SerializeToString()
-        self._unsaved[number] = (
-            *(policy.epoch, number, policy.pack_hash, self._wall(), body),
-            history.dump(inputs),
-        )
-        while len(self._unsaved) > MAX_UNSAVED:
-            del self._unsaved[next(iter(self._unsaved))]
+        self._unstored.published(policy, self._wall(), history.dump(inputs))
         return policy
-
-    def _store_policies(self) -> None:
-        for number, row in list(self._unsaved.items()):
-            self._store.add_policy(*row[:-1], inputs=row[-1])
-            self._unsaved.pop(number, None)
-
-    async def _keep(self, what: str, write: Callable[[], Any]) -> None:
-        """Write to the store; where that fails, say so and try again at the next look."""
-        try:
-            await asyncio.to_thread(write)
-            self._unstored.pop(what, None)
-        except ControlError as error:
-            LOG.error("%s", error)
-            self._unstored[what] = (write, f"{what} can't be stored: {error}")
-        except asyncio.CancelledError:  # whoever asked for it is gone; the wish stands
-            self._unstored[what] = (write, f"{what} may not be stored")
-            raise

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What operators want beside the kill switch: an objective, a pin, a schedule. All of it is stored.
+"""What operators want: the kill switch, an intensity, an objective, a pin, a schedule. All of it is
+stored.
 
 Setters return what stood there before and what stands there now, as JSON, for the audit. Touched on
 the event loop's thread; the `store_…` write what is wanted when it is their turn to write, so that
@@ -9,7 +10,7 @@ never changed in place.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sprout.config import ControlConfig
@@ -23,12 +24,21 @@ LOG = logging.getLogger(__name__)
 Change = tuple[Any, Any]  # before, after
 
 
+@dataclass(frozen=True)
+class Override:
+    g_per_kwh: float
+    until: float  # seconds since 1970
+
+
 class Wishes:
     """ControlError where the store fails."""
 
     def __init__(self, control: ControlConfig, levels: Sequence[str], store: Store) -> None:
         self._control, self._levels, self._store = control, tuple(levels), store
         self.problems: dict[str, str] = {}  # by kind: what was stored and can't be followed
+        self.pause_reason: str | None = store.setting("pause")  # None: not paused
+        stored = store.setting("override")
+        self._override = None if stored is None else Override(*stored)
         self.objective_set = self._restored_objective()
         self.schedule = tuple(
             Window(w["start"], w["end"], tuple(w["weekdays"]), w["level"])
@@ -69,6 +79,34 @@ class Wishes:
             LOG.error("%s", self.problems["pin"])
             return None
         return Pin(shares, stored["until"], stored["reason"], stored["by"])
+
+    # --- kill switch and intensity -----------------------------------------------------------
+
+    def set_pause(self, reason: str | None) -> Change:
+        before, self.pause_reason = self.pause_reason, reason
+        return before, reason
+
+    def store_pause(self) -> None:
+        self._store.keep_setting("pause", lambda: self.pause_reason)
+
+    def override_at(self, seconds: float) -> Override | None:
+        """The intensity to decide on at a time, s since 1970, in place of the feed's."""
+        return None if self.override_is_over(seconds) else self._override
+
+    def override_is_over(self, seconds: float) -> bool:
+        """Whether there is one whose time has run out."""
+        return self._override is not None and self._override.until <= seconds
+
+    def set_override(self, override: Override | None) -> Change:
+        before, self._override = self._override, override
+        return _as_json(before), _as_json(override)
+
+    def store_override(self) -> None:
+        def wished() -> list[float] | None:
+            wish = self._override
+            return None if wish is None else [wish.g_per_kwh, wish.until]
+
+        self._store.keep_setting("override", wished)
 
     # --- objective ---------------------------------------------------------------------------
 
@@ -125,3 +163,7 @@ class Wishes:
 
     def store_schedule(self) -> None:
         self._store.keep_setting("schedule", lambda: [asdict(w) for w in self.schedule] or None)
+
+
+def _as_json(override: Override | None) -> dict[str, float] | None:
+    return None if override is None else asdict(override)
