@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from sprout.agent.drain import Drain
-from sprout.agent.segments import Segments
 from sprout.agent.spool import Spool
+from sprout.agent.stub_files import StubFiles
 from sprout.config import Config
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.clock import ClockReader, ClockWriter
@@ -246,26 +246,25 @@ def test_foreign_files_are_left_alone(node: Node) -> None:
 
 
 @pytest.mark.parametrize("free", [0, 1])  # for the folder, or for the folder and no file
-def test_a_segment_is_not_foreign_because_descriptors_ran_out(
-    node: Node, monkeypatch: pytest.MonkeyPatch, free: int
-) -> None:
-    segments = Segments(node.tmp_path)
+def test_a_segment_is_not_foreign_because_descriptors_ran_out(node: Node, free: int) -> None:
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     lowest = os.dup(0)
     os.close(lowest)
+    short = True
 
     def map_with_none_left(path: Path) -> SegmentReader:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
+        if short:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, limits[1]))
         return SegmentReader(path)
 
-    monkeypatch.setattr("sprout.agent.segments.SegmentReader", map_with_none_left)
+    files = StubFiles(node.tmp_path, "segment", "segment", map_with_none_left)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + free, limits[1]))
-        assert segments.refresh() == []
+        assert files.refresh() == []
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
-        monkeypatch.undo()
-    assert [reader.uid for reader in segments.refresh()] == [node.segment.uid]
+    short = False
+    assert [reader.uid for reader in files.refresh()] == [node.segment.uid]
 
 
 def test_the_prior_serves_until_something_was_metered(node: Node) -> None:
