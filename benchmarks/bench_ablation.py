@@ -145,6 +145,7 @@ def banked(number: int, here: Here) -> Array:
 
 def study(whole: Bundle, given: argparse.Namespace) -> dict[str, Any]:
     global STUDY  # noqa: PLW0603 - forked processes inherit it
+    measured = commit()  # now: the tree may move on meanwhile
     fork = multiprocessing.get_context("fork")
     learnt, left = halves(whole, given.held_out) if given.held_out else (whole, whole)
     with fork.Pool(given.jobs) as pool:
@@ -177,7 +178,7 @@ def study(whole: Bundle, given: argparse.Namespace) -> dict[str, Any]:
         for how in ("expected", "assessed")
     }
     return {
-        "commit": commit(),
+        "commit": measured,
         "held_out": given.held_out,
         "judged": {"fitted on": len(base.fitted.fold), "counted": len(base.own.fold)},
         "draws": given.draws,
