@@ -374,17 +374,6 @@ def test_a_judge_that_can_t_be_used_ends_it(api: Api, make: MakeJudging) -> None
     assert len(api.asked) <= 2 * AHEAD * 2
 
 
-def test_progress_is_told_after_each_question(api: Api, make: MakeJudging) -> None:
-    judging, seen = make(levels=2), []
-    items = [(question(k), given("a", "b")) for k in range(3)]
-    list(
-        judging.results(
-            items, lambda result: seen.append((result.question.id, judging.account.judged))
-        )
-    )
-    assert seen == [("q0", 1), ("q1", 2), ("q2", 3)]
-
-
 @pytest.mark.parametrize("levels", [1, 27])
 def test_levels_that_can_t_be_compared(levels: int) -> None:
     with pytest.raises(ValueError, match=f"{levels} levels"):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from sprout.evaluate.statistics.quality import Method, Quality, by_class, measure, wilson
+from sprout.evaluate.statistics.quality import Method, Quality, measure, wilson
 from sprout.optimize.contrast import Certainty, multinomial
 from sprout.proof.interval import Absent, Interval
 
@@ -124,14 +124,6 @@ def test_l0_of_pairwise_is_known() -> None:
     found = measure([[1, 0.5], [1, 2], [1, 1]], method="pairwise")
     assert found.covariance[0] == pytest.approx([0, 0])
     assert interval(found, 0) == Interval(1, 1, 1)
-
-
-def test_classes_follow_the_pooled_one() -> None:
-    scores = choices(3, 3)
-    found = by_class(scores, ["b", "b", "a", "a", "", "a"], method="choice")
-    assert [quality.task for quality in found] == ["", "a", "b"]
-    assert [quality.judged for quality in found] == [6, 3, 2]
-    assert found[2].preferences == pytest.approx([1, 0])
 
 
 @pytest.mark.parametrize(

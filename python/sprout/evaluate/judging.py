@@ -13,7 +13,7 @@ for has no score, and a question of which a level has none is not `Judged`.
 import random
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -92,9 +92,7 @@ class Judging:
         if self._cache is not None:
             self._cache.close()
 
-    def results(
-        self, items: Iterable[Item], progress: Callable[[Result], None] = lambda _: None
-    ) -> Generator[Result, None, None]:
+    def results(self, items: Iterable[Item]) -> Generator[Result, None, None]:
         """Of each question, in the order of `items`, which are taken as they are needed.
 
         In that order, because what is quick to judge is not like the rest: a rule that stops on
@@ -116,7 +114,6 @@ class Judging:
                         result = left.popleft().result()
                         self._check()
                         self.account.done(complete=result.judged is not None)
-                        progress(result)
                         yield result
                     elif stop.is_set() or (item := next(source, None)) is None:
                         more = False

@@ -121,13 +121,6 @@ class Program:
         done = self._highs.addRow(lower, upper, len(columns), columns, values)
         _done(done, "a row")
 
-    def drop_added_rows(self) -> None:
-        """Back to the rows that the model was made with."""
-        added = self._highs.getNumRow() - self.rows
-        if added:
-            rows = np.arange(self.rows, self.rows + added, dtype=np.int32)
-            _done(self._highs.deleteRows(added, rows), "rows")
-
     def set_basis(self, columns: NDArray[np.int8], rows: NDArray[np.int8]) -> None:
         """Start the next run here, whatever was solved before. As many BASIC as there are rows."""
         # Its weights and factors would still be those of the last run, and so the pivots' order.

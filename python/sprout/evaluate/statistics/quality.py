@@ -26,7 +26,6 @@ and is a sensible one where a level never won. docs/evaluation_statistics.md has
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -58,31 +57,6 @@ class Quality:
     @property
     def levels(self) -> int:
         return len(self.preferences)
-
-
-def by_class(
-    scores: ArrayLike,
-    labels: Sequence[str],
-    *,
-    method: Method,
-    weights: ArrayLike | None = None,
-    confidence: float = CONFIDENCE,
-) -> tuple[Quality, ...]:
-    """All together first (POOLED), then each class of `labels` (n,) in the order of its name.
-
-    Scores (n, levels) and weights (n,) as for `measure`, which says what is raised.
-    """
-    rows, w = checked(scores, method, weights)
-    if len(labels) != len(rows):
-        raise ValueError(f"{len(labels)} labels for {len(rows)} prompts")
-    names = np.asarray(labels)
-    found = [measure(rows, method=method, weights=w, confidence=confidence)]
-    for name in sorted(set(labels) - {POOLED}):
-        of = names == name
-        found.append(
-            measure(rows[of], method=method, weights=w[of], task=name, confidence=confidence)
-        )
-    return tuple(found)
 
 
 def measure(
