@@ -261,7 +261,7 @@ def test_a_reason_of_an_unknown_kind_is_other(tmp_path: Path) -> None:
         policy=None,
         policy_age_s=0.0,
         intensity_age_s=None,
-        reasons=frozenset({"stale", "brand new"}),
+        reasons=frozenset({"stale", "drift", "evaluations", "brand new"}),
         paused=False,
         pinned=False,
         published={},
@@ -271,7 +271,7 @@ def test_a_reason_of_an_unknown_kind_is_other(tmp_path: Path) -> None:
     )
     families = {family.name: family for family in metrics._health(moment)}
     on = [s.labels["kind"] for s in families["sprout_degraded_reason"].samples if s.value]
-    assert on == ["stale", "other"]
+    assert on == ["stale", "drift", "evaluations", "other"]
 
 
 # --- where it is served --------------------------------------------------------------------------

@@ -28,6 +28,8 @@ SCRAPE_TIMEOUT_S = 5.0
 REASONS = (
     *("intensity", "feed", "stale", "fallback", "history", "profile", "infeasible", "solver"),
     *("poll", "loop", "pause", "override", "objective", "pin", "schedule", "policy", "audit"),
+    "drift",
+    "evaluations",
     *(
         "prune",
         "guard",
