@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, distribution
 
-from sprout.carbon.intensity import Intensity, Series
+from sprout.carbon.intensity import Intensity, Series, utc_now
 from sprout.errors import ConfigError, FeedError, PrerequisiteError
 
 PACKAGE = "carbontracker"
@@ -31,9 +31,7 @@ class CountrySource:
     step_s = 0.0
     forecast_basis = ""
 
-    def __init__(
-        self, country: str, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
-    ) -> None:
+    def __init__(self, country: str, clock: Callable[[], datetime] = utc_now) -> None:
         g_per_kwh, year, version = _look_up(country)
         # The year is part of the series: another year's average is another series.
         source = f"yearly average {year} ({PACKAGE} {version})"

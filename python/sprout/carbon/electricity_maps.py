@@ -14,12 +14,12 @@ name of either version, and the zone of each answer is checked.
 """
 
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sprout.carbon.http import get_json
-from sprout.carbon.intensity import FactorType, Intensity, Series
-from sprout.carbon.parse import moment, number, shape
+from sprout.carbon.intensity import FactorType, Intensity, Series, ahead, utc_now
+from sprout.carbon.parse import iso, moment, number, shape
 from sprout.carbon.secret import Secret
 from sprout.errors import FeedError, FeedMalformed, FeedUnauthorized, FeedZoneError
 
@@ -43,7 +43,7 @@ class ElectricityMapsSource:
         zone: str,
         factor_type: FactorType,
         timeout_s: float,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._url = f"{url.rstrip('/')}/{version}/carbon-intensity/"
         self._key, self._timeout_s = key, timeout_s
@@ -71,15 +71,14 @@ class ElectricityMapsSource:
     async def forecast(self, hours: float) -> list[Intensity]:
         asked = next((step for step in (24, 48) if hours <= step), 72)
         values = self._values(await self._get("forecast", horizonHours=str(asked)), "forecast")
-        start = self.clock()
-        return [v for v in values if start < v.time <= start + timedelta(hours=hours)]
+        return ahead(values, self.clock(), hours)
 
     async def _past(self, hours: float) -> list[Intensity]:
         end = self.clock()
         start, found = end - timedelta(hours=hours), []
         while start < end:
             until = min(start + RANGE, end)
-            limits = {"start": _iso(start), "end": _iso(until)}
+            limits = {"start": iso(start), "end": iso(until)}
             found += self._values(await self._get("past-range", **limits), "data")
             start = until
         return found
@@ -131,7 +130,3 @@ class ElectricityMapsSource:
         estimated = forecast or item.get("isEstimated") is not False
         time = moment(item["datetime"])
         return Intensity(number(item["carbonIntensity"]), *self.series, time, estimated=estimated)
-
-
-def _iso(time: datetime) -> str:
-    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

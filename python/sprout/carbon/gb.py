@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sprout.carbon.http import get_json
-from sprout.carbon.intensity import Intensity, Series
+from sprout.carbon.intensity import Intensity, Series, ahead, utc_now
 from sprout.carbon.parse import number, shape
 from sprout.errors import FeedError
 
@@ -35,7 +35,7 @@ class GbSource:
         url: str,
         *,
         timeout_s: float,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._url, self._timeout_s = url.rstrip("/"), timeout_s
         self.clock = clock
@@ -55,10 +55,9 @@ class GbSource:
 
     async def forecast(self, hours: float) -> list[Intensity]:
         start = self.clock()
-        end = start + timedelta(hours=hours)
         slots = _slots(await self._get(f"/intensity/{start.strftime(TIME_FORMAT)}/fw48h"))
-        ahead = (s for s in slots if start < s.time <= end and s.estimated)
-        return sorted(ahead, key=lambda slot: slot.time)
+        found = (slot for slot in ahead(slots, start, hours) if slot.estimated)
+        return sorted(found, key=lambda slot: slot.time)
 
     async def _get(self, path: str) -> Any:
         return await get_json(self.name, self._url + path, timeout_s=self._timeout_s)

@@ -2,8 +2,9 @@
 """One carbon intensity, with everything that one needs to know before comparing it to another."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Literal, get_args
 
 from sprout.errors import FeedError
@@ -45,3 +46,14 @@ class Intensity:
     def age_s(self, now: datetime) -> float:
         """Seconds since the interval began, `now` on the source's clock; never negative."""
         return max(0.0, (now - self.time).total_seconds())
+
+
+def ahead(values: Iterable[Intensity], start: datetime, hours: float) -> list[Intensity]:
+    """Those whose interval begins within `hours` after `start`, in their order."""
+    until = start + timedelta(hours=hours)
+    return [value for value in values if start < value.time <= until]
+
+
+def utc_now() -> datetime:
+    """The clock of sources that have none of their own."""
+    return datetime.now(UTC)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from sprout.carbon.gate import Breaker, Gate, Pace
-from sprout.carbon.intensity import Intensity
+from sprout.carbon.intensity import Intensity, ahead
 from sprout.carbon.sources import Source
 from sprout.errors import ConfigError, FeedError, FeedMalformed, FeedUnauthorized
 
@@ -99,9 +99,8 @@ class Member:
     def ahead(self, hours: float) -> list[Intensity]:
         """What the latest forecast says of the next `hours`; [] without one young enough."""
         now = self.source.clock()
-        until = now + timedelta(hours=hours)
         _, values = self.forecast(now) or (None, ())
-        return [value for value in values if now < value.time <= until]
+        return ahead(values, now, hours)
 
     def forecast(self, now: datetime) -> tuple[datetime, Sequence[Intensity]] | None:
         """When the latest one was made, and its values; None without one young enough."""

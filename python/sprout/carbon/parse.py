@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading what an API sent: any surprise in its shape is a FeedMalformed that names it."""
+"""Reading what an API sent: any surprise in its shape is a FeedMalformed that names it. And times
+as APIs are asked for them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,3 +42,8 @@ def moment(value: object) -> datetime:
     if when.tzinfo is None:
         raise ShapeError("a time without a time zone")
     return when.astimezone(UTC)
+
+
+def iso(when: datetime) -> str:
+    """2026-11-22T01:00:00Z"""
+    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

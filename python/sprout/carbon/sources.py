@@ -6,13 +6,13 @@ windows are measured on it, so a replay of 2023 at 3,600 times the speed works l
 """
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Protocol, TypeVar
 
 from sprout.carbon.country import CountrySource
 from sprout.carbon.electricity_maps import ElectricityMapsSource
 from sprout.carbon.gb import GbSource
-from sprout.carbon.intensity import FactorType, Intensity, Series
+from sprout.carbon.intensity import FactorType, Intensity, Series, utc_now
 from sprout.carbon.secret import Secret
 from sprout.carbon.trace import TraceSource
 from sprout.carbon.watttime import WattTimeSource
@@ -86,7 +86,7 @@ class ConstantSource:
         g_per_kwh: float | None,
         zone: str,
         factor_type: FactorType,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
     ) -> None:
         self._g_per_kwh = g_per_kwh
         self.series: Series = (zone, "constant", factor_type, "average")

@@ -12,12 +12,12 @@ free signal, is a percentile and no intensity. Every value is a model's: estimat
 
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sprout.carbon.http import get_json
-from sprout.carbon.intensity import Intensity, Series
-from sprout.carbon.parse import moment, number, shape
+from sprout.carbon.intensity import Intensity, Series, ahead, utc_now
+from sprout.carbon.parse import iso, moment, number, shape
 from sprout.carbon.secret import Secret
 from sprout.errors import (
     FeedError,
@@ -52,7 +52,7 @@ class WattTimeSource:
         *,
         region: str,
         timeout_s: float,
-        clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        clock: Callable[[], datetime] = utc_now,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self._url, self._timeout_s = url.rstrip("/"), timeout_s
@@ -72,15 +72,14 @@ class WattTimeSource:
     async def history(self, hours: float) -> list[Intensity]:
         end = self.clock()
         start = end - timedelta(hours=min(hours, MAX_HISTORY_HOURS))
-        limits = {"start": _iso(start), "end": _iso(end)}
+        limits = {"start": iso(start), "end": iso(end)}
         values = self._values(await self._get("/v3/historical", **limits))
         return [value for value in values if value.time <= end]
 
     async def forecast(self, hours: float) -> list[Intensity]:
         whole = str(min(72, int(hours) + (hours > int(hours))))
         values = self._values(await self._get("/v3/forecast", horizon_hours=whole))
-        start = self.clock()
-        return [v for v in values if start < v.time <= start + timedelta(hours=hours)]
+        return ahead(values, self.clock(), hours)
 
     async def _get(self, path: str, **params: str) -> Any:
         """Logs in where there is no token, and once again where the one there is was refused.
@@ -141,7 +140,3 @@ class WattTimeSource:
                 if point["value"] is not None
             ]
         return sorted(found, key=lambda value: value.time)
-
-
-def _iso(when: datetime) -> str:
-    return when.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
