@@ -4,6 +4,10 @@
 from sprout.engines.base import Generation
 from sprout.errors import PromptTooLong
 
+# By engine, where neither client nor operator says; 1 else. llama.cpp's is for the small model that
+# it is started with by default, which repeats itself without.
+REPETITION_PENALTY = {"llama_cpp": 1.1}
+
 
 def check_length(generation: Generation, limit_tokens: int) -> None:
     """Raises PromptTooLong where prompt and answer do not fit together, with the limit."""

@@ -29,7 +29,7 @@ class Treatment(Enum):
 class Option:
     """A tensor of the contract. `neutral`: values that ask for nothing, as an empty tensor does."""
 
-    model: Treatment  # by the engines that have one: llama_cpp, openai
+    model: Treatment  # by the engines that have one: all but echo
     echo: Treatment
     neutral: tuple[float, ...] = ()
 

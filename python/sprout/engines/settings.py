@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sprout.engines.base import Engine
-from sprout.engines.body import either
+from sprout.engines.body import REPETITION_PENALTY, either
 from sprout.engines.echo import EchoEngine
 from sprout.engines.llama_client import LlamaClient
 from sprout.engines.llmapi_load import LlmApiSettings, load
@@ -71,6 +71,7 @@ class SlotSettings:
         return settings
 
     def make_engine(self) -> Engine:
+        penalty = either(self.repetition_penalty, REPETITION_PENALTY.get(self.engine, 1.0))
         if self.engine == "echo":
             return EchoEngine(self.echo_tokens_per_s)
         if self.engine == "openai":
@@ -82,7 +83,7 @@ class SlotSettings:
                 model=self.engine_model,
                 key_file=self.engine_key_file,
                 ca_file=self.engine_ca_file,
-                repetition_penalty=either(self.repetition_penalty, 1.0),
+                repetition_penalty=penalty,
             )
         if self.engine == "llmapi":
             return load(self._llmapi())
@@ -91,7 +92,7 @@ class SlotSettings:
             slots=self.engine_slots,
             queue=self.engine_queue,
             context_tokens=self.engine_context_tokens,
-            repetition_penalty=either(self.repetition_penalty, 1.1),
+            repetition_penalty=penalty,
             cache_prompt=self.enable_kv_cache_reuse,
         )
 

@@ -50,7 +50,7 @@ def ticket_of(inputs: Tensors) -> int:
 def parse(engine: str, request_id: str, inputs: Tensors, exclude_input: bool) -> Asked:
     """Checks everything that needs no engine.
 
-    engine: "llama_cpp", "openai" or "echo", decides which options are refused (UnsupportedOption).
+    engine: its name, which decides what options are refused (UnsupportedOption).
     exclude_input: the model's parameter, for requests that do not say.
     Raises RequestError with the tensor's name.
     """

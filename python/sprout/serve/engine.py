@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 from sprout.channel import connectable, is_loopback
 from sprout.config import Config
+from sprout.engines.body import REPETITION_PENALTY, either
 from sprout.errors import ConfigError, PrerequisiteError
 from sprout.serve import weights
 from sprout.serve.gguf import tokenizer_dir as from_gguf
@@ -13,8 +14,6 @@ from sprout.serve.state import StackPaths
 
 # What the slot speaks; "vllm" differs in who starts the server alone.
 DIALECTS = {"llama_cpp": "llama_cpp", "echo": "echo", "openai": "openai", "vllm": "openai"}
-# Of the small model that llama.cpp is started with by default: it repeats itself without.
-_REPETITION_PENALTY = {"llama_cpp": 1.1}
 
 # Flags of vLLM's that a key of ours sets, and what else would part its server from the slot.
 _OURS = {
@@ -60,8 +59,7 @@ def place(cfg: Config) -> str:
 
 def repetition_penalty(cfg: Config) -> float:
     """Where the client asks for none."""
-    given = cfg.engine.repetition_penalty
-    return _REPETITION_PENALTY.get(cfg.engine.kind, 1.0) if given is None else given
+    return either(cfg.engine.repetition_penalty, REPETITION_PENALTY.get(cfg.engine.kind, 1.0))
 
 
 def key_file(cfg: Config) -> Path | None:

@@ -6,7 +6,6 @@ that any Hugging Face checkpoint has (tokenizer.json, tokenizer_config.json). Id
 own, which a test checks against its server.
 """
 
-import hashlib
 import json
 import logging
 import os
@@ -21,6 +20,7 @@ from tokenizers.processors import TemplateProcessing
 
 from sprout.chat import DEFAULT_SYSTEM_KEY, default_system_prompt
 from sprout.errors import PrerequisiteError
+from sprout.serve.weights import sha256
 
 log = logging.getLogger(__name__)
 
@@ -45,8 +45,7 @@ def tokenizer_dir(model: Path, cache: Path) -> Path:
     PrerequisiteError if the file can't be read, or has a tokenizer of a kind that is not supported.
     """
     try:
-        with model.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = sha256(model)
     except OSError as error:
         raise PrerequisiteError(f"can't read the model {model}: {error.strerror}") from None
     target = cache / digest[:12]
