@@ -6,21 +6,31 @@ tokens most of them; a trace, a profile or prompts go the same way.
 """
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from sprout.config import Config
+from sprout.config import Config, Section
 
 SECRETS = Path("/etc/sprout/secrets")
 # The one file that Triton itself reads too; the others are none of its business.
 TRITONS = "evaluate.schedule.token_file"
-SETTINGS = (
-    *("control.tls.certificate", "control.tls.key", "control.tls.ca", "control.tls.token_file"),
-    "control.profile_file",
-    *("carbon.electricity_maps_key_file", "carbon.watttime_password_file", "carbon.trace"),
-    *("evaluate.prompts_file", "evaluate.judge.key_file", "evaluate.judge.instructions_file"),
-    *("evaluate.judge.recorded_file", TRITONS),
+_SECTIONS = ("control", "carbon", "evaluate")  # of agent, control plane and evaluator
+
+
+def _files(model: Any, prefix: str) -> Iterator[str]:
+    """The settings that name a file, in their order."""
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            yield from _files(field.annotation, f"{prefix}{name}.")
+        elif Path in (field.annotation, *get_args(field.annotation)):
+            yield f"{prefix}{name}"
+
+
+SETTINGS = tuple(
+    setting
+    for name in _SECTIONS
+    for setting in _files(Config.model_fields[name].annotation, f"{name}.")
 )
 
 
