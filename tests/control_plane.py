@@ -5,7 +5,6 @@ import asyncio
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 import grpc
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 from sprout.channel import connect
 from sprout.config import CarbonConfig, Config, ControlConfig, StackConfig, TlsConfig
@@ -20,7 +20,7 @@ from sprout.control.run import run
 from sprout.v1 import control_pb2 as pb
 from sprout.v1 import control_pb2_grpc
 
-WAIT_S = 10.0
+WAIT_S = PATIENCE_S
 
 
 def configure(
@@ -59,24 +59,17 @@ class Running:
         """The address."""
         self._thread.start()
         port = self._config.stack.state / "control.port"
-        deadline = time.monotonic() + WAIT_S
-        while time.monotonic() < deadline and self._thread.is_alive():
-            if port.exists():
-                host = self._config.control.host
-                return f"{host}:{int(port.read_text())}"
-            time.sleep(0.01)
-        self._thread.join(WAIT_S)
-        raise self.error or TimeoutError("no port file")
+        wait_for(lambda: port.exists() or not self._thread.is_alive(), what="the port file")
+        if not port.exists():
+            raise self.error or RuntimeError("it ended without a port file")
+        return f"{self._config.control.host}:{int(port.read_text())}"
 
-    def stop(self) -> float:
-        """Seconds that it took."""
-        start = time.monotonic()
+    def stop(self) -> None:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(WAIT_S)
         assert not self._thread.is_alive()
         if self.error is not None:
             raise self.error
-        return time.monotonic() - start
 
 
 @contextmanager

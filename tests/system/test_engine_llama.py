@@ -19,7 +19,7 @@ from sprout.engines.llama_client import LlamaClient
 from sprout.errors import EngineUnavailable, PromptTooLong, RequestError
 from sprout.serve.process import wait_gone
 
-pytestmark = pytest.mark.system
+pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 
 END = 2  # <|im_end|>
 CHAT = "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n"
@@ -188,7 +188,7 @@ def test_what_does_not_fit_or_exist(client: LlamaClient) -> None:
     assert "1000 tokens" in str(too_long.error)
     assert "at most 1024" in str(too_long.error)
     assert isinstance(ask(client, [49_152], 4).wait().error, RequestError)
-    assert ask(client, [5] * 1000, 24).wait().end.output_tokens == 24
+    assert ask(client, [5] * 1000, 24).wait(3 * PATIENCE_S).end.output_tokens == 24
 
 
 # The process.

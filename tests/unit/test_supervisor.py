@@ -3,28 +3,31 @@
 
 import itertools
 import os
+import re
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S, wait_for
 
 from sprout.errors import StackError
 from sprout.serve.process import Process, start_time
 from sprout.serve.state import StackPaths
 from sprout.serve.supervisor import Backoff, Phase, Service, Supervisor, Unit
 
-SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+SLEEP = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
 DEAF = [
     sys.executable,
     "-I",
     "-S",
     "-c",
-    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(60)",
+    "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)",
 ]
 QUICK = Backoff(first_s=0.05, most_s=0.4, healthy_s=0.5)
 
@@ -35,15 +38,17 @@ class Tiny(Service):
         self._command = command or SLEEP
         self.stop_grace_s = 0.3
         self.check_interval_s = 0.1
-        self.start_timeout_s = 10.0
+        self.start_timeout_s = PATIENCE_S
         self.problem: str | None = None  # what `ready` and `check` find
         self.final: str | None = None  # what `watch` finds
+        self.looks = 0
         self.cleaned = 0
 
     def command(self) -> list[str]:
         return self._command
 
     def ready(self, process: Process) -> str | None:
+        self.looks += 1
         return self.problem
 
     def watch(self, process: Process) -> str | None:
@@ -79,16 +84,14 @@ def driven(supervisor: Supervisor, act: Callable[[], None]) -> Iterator[None]:
     try:
         yield
     finally:
-        thread.join(30)
+        thread.join(2 * PATIENCE_S)
     if failure:
         raise failure[0]
 
 
-def wait_for(condition: Callable[[], bool], timeout_s: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not condition():
-        assert time.monotonic() < deadline, "condition not met in time"
-        time.sleep(0.01)
+def ignores_sigterm(pid: int) -> bool:
+    [ignored] = re.findall(r"^SigIgn:\s(\w+)$", Path(f"/proc/{pid}/status").read_text(), re.M)
+    return bool(int(ignored, 16) >> (signal.SIGTERM - 1) & 1)
 
 
 def pid_of(unit: Unit) -> int:
@@ -111,7 +114,7 @@ def test_starts_in_order_each_after_the_one_before_is_ready(paths: StackPaths) -
 
     def act() -> None:
         wait_for(lambda: supervisor.units[0].phase is Phase.STARTING)
-        time.sleep(0.3)
+        wait_for(lambda: first.looks > 3)
         assert supervisor.units[1].phase is Phase.WAITING
         first.problem = None
         wait_for(lambda: supervisor.ready)
@@ -143,7 +146,7 @@ def test_a_killed_process_comes_back_and_the_others_stay(paths: StackPaths) -> N
 def test_a_crash_loop_is_slowed_down_and_never_given_up(paths: StackPaths, tmp_path: Path) -> None:
     """Starts while the file is absent; with it, each start ends at once with status 3."""
     gate = tmp_path / "crash"
-    script = f"import os, sys, time; os.path.exists({str(gate)!r}) and sys.exit(3); time.sleep(60)"
+    script = f"import os, sys, time; os.path.exists({str(gate)!r}) and sys.exit(3); time.sleep(600)"
     service = Tiny("looping", [sys.executable, "-I", "-S", "-c", script])
     # A look at the process comes first, so a crash on start must not be taken for ready.
     service.check_interval_s = 60
@@ -170,10 +173,8 @@ def test_a_crash_loop_is_slowed_down_and_never_given_up(paths: StackPaths, tmp_p
     with driven(supervisor, act):
         supervisor.run()
     gaps = [b - a for a, b in itertools.pairwise(starts[1:])]
-    # 0.05 · 2^n: the later gaps are longer than the earlier ones, and bounded.
-    assert gaps[4] > gaps[0]
-    assert gaps[4] > 0.35
-    assert max(gaps) < 2.0
+    for n, gap in enumerate(gaps[:5]):
+        assert gap > 0.9 * QUICK.delay_s(n)
 
 
 def test_back_off_grows_to_its_bound() -> None:
@@ -183,13 +184,13 @@ def test_back_off_grows_to_its_bound() -> None:
 
 
 def test_back_off_is_forgotten_after_a_healthy_while(paths: StackPaths) -> None:
-    supervisor = Supervisor([Tiny("one")], paths, backoff=QUICK)
+    supervisor = Supervisor([Tiny("one")], paths, backoff=replace(QUICK, healthy_s=3))
 
     def act() -> None:
         wait_for(lambda: supervisor.ready)
         os.kill(pid_of(supervisor.units[0]), signal.SIGKILL)
+        wait_for(lambda: supervisor.units[0].failures == 1)
         wait_for(lambda: supervisor.units[0].restarts == 1 and supervisor.ready)
-        assert supervisor.units[0].failures == 1
         wait_for(lambda: supervisor.units[0].failures == 0)
 
     with driven(supervisor, act):
@@ -203,7 +204,7 @@ def test_failing_checks_and_a_final_finding_restart_it(paths: StackPaths) -> Non
     def act() -> None:
         wait_for(lambda: supervisor.ready)
         service.problem = "hangs"
-        wait_for(lambda: supervisor.units[0].phase is Phase.BACKOFF)
+        wait_for(lambda: supervisor.units[0].restarts == 1)
         service.problem = None
         wait_for(lambda: supervisor.ready)
         service.final = "lost a part"
@@ -214,15 +215,15 @@ def test_failing_checks_and_a_final_finding_restart_it(paths: StackPaths) -> Non
         supervisor.run()
 
 
-def test_one_failed_check_is_tolerated(paths: StackPaths) -> None:
+def test_failed_checks_are_tolerated_up_to_a_number(paths: StackPaths) -> None:
     service = Tiny("one")
-    service.tolerated_failures = 2
+    service.tolerated_failures = 600  # a minute of them: one alone, however slow this test is
     supervisor = Supervisor([service], paths, backoff=QUICK)
 
     def act() -> None:
         wait_for(lambda: supervisor.ready)
         service.problem = "slow"
-        wait_for(lambda: supervisor.units[0].bad_checks == 1)
+        wait_for(lambda: supervisor.units[0].bad_checks > 0)
         service.problem = None
         wait_for(lambda: supervisor.units[0].bad_checks == 0)
         assert supervisor.units[0].restarts == 0
@@ -250,7 +251,7 @@ def test_a_start_that_never_gets_ready_says_why(paths: StackPaths) -> None:
 
 
 def test_stop_is_ordered_bounded_and_complete(paths: StackPaths) -> None:
-    """Four processes that ignore SIGTERM are gone within the sum of their graces."""
+    """Four processes that ignore SIGTERM for ten minutes are gone after their graces."""
     order: list[str] = []
 
     class Noted(Tiny):
@@ -259,17 +260,14 @@ def test_stop_is_ordered_bounded_and_complete(paths: StackPaths) -> None:
 
     supervisor = Supervisor([Noted(name, DEAF) for name in "abcd"], paths)
     pids: list[int] = []
-    asked: list[float] = []
 
     def act() -> None:
         wait_for(lambda: supervisor.ready)
-        time.sleep(0.2)  # until they ignore the signal
         pids.extend(pid_of(unit) for unit in supervisor.units)
-        asked.append(time.monotonic())
+        wait_for(lambda: all(map(ignores_sigterm, pids)))
 
     with driven(supervisor, act):
         supervisor.run()
-    assert time.monotonic() - asked[0] < 5
     assert order == ["d", "c", "b", "a"]
     assert [start_time(pid) for pid in pids] == [None] * 4
 
@@ -282,7 +280,7 @@ from sprout.serve.process import Process
 from sprout.serve.state import StackPaths
 paths = StackPaths(Path({str(tmp_path / "state")!r}), Path({str(tmp_path / "shm")!r}))
 paths.ensure()
-Process.start("child", [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"], paths)
+Process.start("child", [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"], paths)
 sys.stdin.read()
 """
     import subprocess
@@ -293,9 +291,8 @@ sys.stdin.read()
         wait_for(lambda: pid_file.exists() and pid_file.read_text().endswith("\n"))
         child = int(pid_file.read_text())
         wait_for(lambda: b"time.sleep" in Path(f"/proc/{child}/cmdline").read_bytes())
-        time.sleep(0.1)
         assert start_time(child) is not None
     finally:
         parent.kill()
         parent.communicate()
-    wait_for(lambda: start_time(child) is None, 3)
+    wait_for(lambda: start_time(child) is None)
