@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sprout.control import quality
 from sprout.directives import pack
-from sprout.evaluate import findings
+from sprout.evaluate import findings, limits
 from sprout.evaluate.answers import Judged, Question
 from sprout.evaluate.judges.account import Account
 from sprout.evaluate.judges.verdict import Spent, Verdict
@@ -116,7 +116,7 @@ def test_a_class_is_not_drawn_past_what_a_score_can_be() -> None:
 
 def test_the_largest_classes_have_a_q_of_their_own() -> None:
     rng = np.random.default_rng(5)
-    most = quality.MAX_CLASSES
+    most = limits.MAX_CLASSES
     tasks = [f"c{c}" for c in range(most + 9) for _ in range(2 + (c >= 9))]
     found = findings.find(judged(rng, "pairwise", tasks, 0.5, 1.0), "pairwise")
     assert [c.task for c in found.classes] == ["", *sorted(f"c{c}" for c in range(9, most + 9))]

@@ -60,7 +60,7 @@ class Operators(control_pb2_grpc.ControlServicer):
     # --- wishes ------------------------------------------------------------------------------
 
     async def Pause(self, request: pb.PauseRequest, context: Any) -> pb.Policy:
-        await _checked(context, _text, "reason", request.reason, MAX_REASON)
+        await checked(context, _text, "reason", request.reason, MAX_REASON)
         by = await self._by(request, context)
         LOG.warning("%s: paused: %r", by.who, request.reason)
         return await self._loop.pause(request.reason, by)
@@ -74,7 +74,7 @@ class Operators(control_pb2_grpc.ControlServicer):
         self, request: pb.OverrideIntensityRequest, context: Any
     ) -> pb.Policy:
         value = request.g_per_kwh if request.HasField("g_per_kwh") else None
-        ttl_s = await _checked(context, _ttl_s, request)
+        ttl_s = await checked(context, _ttl_s, request)
         if value is not None and not (math.isfinite(value) and 0 <= value <= MAX_G_PER_KWH):
             text = f"g_per_kwh must be in 0 to {MAX_G_PER_KWH:g}: {value}"
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, text)
@@ -85,9 +85,9 @@ class Operators(control_pb2_grpc.ControlServicer):
     async def SetObjective(
         self, request: pb.SetObjectiveRequest, context: Any
     ) -> pb.SetObjectiveResponse:
-        await _checked(context, _text, "reason", request.reason, MAX_REASON)
+        await checked(context, _text, "reason", request.reason, MAX_REASON)
         wanted = _wanted(request.objective)
-        await _checked(context, objective.checked, wanted, self._loop.levels)
+        await checked(context, objective.checked, wanted, self._loop.levels)
         if not wanted and not request.reset:
             text = "nothing to set: name a field, or reset"
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, text)
@@ -100,17 +100,17 @@ class Operators(control_pb2_grpc.ControlServicer):
         return pb.SetObjectiveResponse(objective=now, policy=policy)
 
     async def Pin(self, request: pb.PinRequest, context: Any) -> pb.Policy:
-        await _checked(context, _text, "reason", request.reason, MAX_REASON)
+        await checked(context, _text, "reason", request.reason, MAX_REASON)
         if not request.reason.strip():
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a pin needs a reason")
-        ttl_s = await _checked(context, _ttl_s, request)
+        ttl_s = await checked(context, _ttl_s, request)
         if len(request.shares) > MAX_SHARES:
             text = f"{len(request.shares)} shares, at most {MAX_SHARES}"
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, text)
         shares = {share.level: share.share for share in request.shares}
         if len(shares) < len(request.shares):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "a level is named twice")
-        mix = await _checked(context, pin.mix, shares, self._loop.levels)
+        mix = await checked(context, pin.mix, shares, self._loop.levels)
         by = await self._by(request, context)
         LOG.warning("%s: pinned to %s for %g s: %r", by.who, shares, ttl_s, request.reason)
         return await self._loop.pin(mix, ttl_s, request.reason, by)
@@ -125,7 +125,7 @@ class Operators(control_pb2_grpc.ControlServicer):
             text = f"{len(request.windows)} windows, at most {pin.MAX_WINDOWS}"
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, text)
         windows = [
-            await _checked(
+            await checked(
                 context,
                 pin.checked,
                 pin.Window(w.start, w.end, tuple(w.weekdays), w.level),
@@ -143,7 +143,7 @@ class Operators(control_pb2_grpc.ControlServicer):
         self, request: pb.ReportEvaluationRequest, context: Any
     ) -> pb.ReportEvaluationResponse:
         found = request.evaluation
-        await _checked(context, self._loop.evaluations.check, found, time.time())
+        await checked(context, self._loop.evaluations.check, found, time.time())
         by = await self._by(request, context)
         LOG.warning("%s: evaluation %s by %s", by.who, found.id, found.judge)
         try:
@@ -158,7 +158,7 @@ class Operators(control_pb2_grpc.ControlServicer):
     async def ListEvaluations(
         self, request: pb.ListEvaluationsRequest, context: Any
     ) -> pb.ListEvaluationsResponse:
-        size = await _checked(context, _page, request.page_size, EVALUATIONS, MAX_EVALUATIONS)
+        size = await checked(context, _page, request.page_size, EVALUATIONS, MAX_EVALUATIONS)
         try:
             rows = await self._read(
                 context, lambda: self._store.evaluations(size + 1, before=request.before_id)
@@ -175,7 +175,7 @@ class Operators(control_pb2_grpc.ControlServicer):
     async def ListDecisions(
         self, request: pb.ListDecisionsRequest, context: Any
     ) -> pb.ListDecisionsResponse:
-        size = await _checked(context, _page, request.page_size, DECISIONS, MAX_DECISIONS)
+        size = await checked(context, _page, request.page_size, DECISIONS, MAX_DECISIONS)
         rows = await self._read(
             context,
             lambda: self._store.decisions(
@@ -193,7 +193,7 @@ class Operators(control_pb2_grpc.ControlServicer):
         return pb.ListDecisionsResponse(decisions=decisions, next_before_version=more)
 
     async def ListAudit(self, request: pb.ListAuditRequest, context: Any) -> pb.ListAuditResponse:
-        size = await _checked(context, _page, request.page_size, ENTRIES, MAX_ENTRIES)
+        size = await checked(context, _page, request.page_size, ENTRIES, MAX_ENTRIES)
         before = min(request.before_id, 2**63 - 1) or None
         rows = await self._read(context, lambda: self._store.audit(size + 1, before=before))
         entries = [messages.audit_entry(number, entry) for number, entry in rows[:size]]
@@ -209,7 +209,7 @@ class Operators(control_pb2_grpc.ControlServicer):
 
     @staticmethod
     async def _by(request: Any, context: Any) -> Caller:
-        await _checked(context, _text, "actor", request.actor, MAX_ACTOR)
+        await checked(context, _text, "actor", request.actor, MAX_ACTOR)
         return await asyncio.to_thread(caller, context, request.actor)
 
 
@@ -219,7 +219,7 @@ async def refuse(context: Any, code: grpc.StatusCode, details: str) -> NoReturn:
     raise AssertionError("abort returned")
 
 
-async def _checked(context: Any, check: Callable[..., T], *args: Any) -> T:
+async def checked(context: Any, check: Callable[..., T], *args: Any) -> T:
     """What `check` returns; its ValueError ends the call."""
     try:
         return check(*args)

@@ -15,18 +15,18 @@ import grpc
 
 from sprout.control.inbox import MAX_LEVELS, MAX_NAME, MAX_TASK_BYTES
 from sprout.control.loop import Loop
-from sprout.control.operators import Operators, refuse
+from sprout.control.operators import Operators, checked, refuse
 from sprout.control.overview import Overview
 from sprout.control.reservoir import Reservoir
 from sprout.control.store import Store
 from sprout.errors import ControlError
+from sprout.evaluate.limits import MAX_DRAW
 from sprout.v1 import control_pb2 as pb
 
 LOG = logging.getLogger(__name__)
 
 MAX_PROMPTS = 256  # of a report
 MAX_PROMPT_BYTES = 65_536  # the most that `evaluate.sampling.prompt_bytes` allows
-MAX_DRAW = 1000
 MAX_WITHOUT = 20_000  # the most that `evaluate.sampling.reservoir_prompts` allows
 DRAW_BYTES = 4 << 20  # of an answer; half of what a message may have
 FORGET_S = 60.0
@@ -61,10 +61,7 @@ class PromptCalls(Operators):
     ) -> pb.ReportPromptsResponse:
         if self._reservoir is None:
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, OFF)
-        try:
-            check_report(request)
-        except ValueError as error:
-            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        await checked(context, check_report, request)
         return pb.ReportPromptsResponse(kept=self._reservoir.add(request.prompts))
 
     async def DrawPrompts(
@@ -72,10 +69,7 @@ class PromptCalls(Operators):
     ) -> pb.DrawPromptsResponse:
         if self._reservoir is None:
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, OFF)
-        try:
-            check_draw(request)
-        except ValueError as error:
-            await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
+        await checked(context, check_draw, request)
         by = await self._by(request, context)
         # Looking through all of them takes a while: in a thread, so that nobody waits.
         found = await asyncio.to_thread(

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 import numpy as np
 
 from sprout.directives import Pack
+from sprout.evaluate.limits import MAX_CLASSES, MAX_NAME, MAX_TEXT
 from sprout.optimize.contrast import Certainty
 from sprout.profile import LevelProfile
 from sprout.v1 import control_pb2 as pb
@@ -20,9 +21,6 @@ from sprout_ext.board import NAME_LENGTH
 
 METHODS = ("pairwise", "choice", "exact")
 MAX_BYTES = 256 << 10
-MAX_CLASSES = 64  # that an evaluation may have, "" not counted
-MAX_NAME = 64  # characters of an id or a judge
-MAX_TEXT = 500
 MAX_BIAS = 16
 MAX_PREFERENCE = 2.0  # 2 P(preferred to L0)
 ROUNDING = 1e-9  # of it, and of shares: weighted sums go over by as much

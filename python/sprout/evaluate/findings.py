@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sprout.evaluate.answers import Judged
 from sprout.evaluate.judges.account import Position
+from sprout.evaluate.limits import MAX_CLASSES
 from sprout.evaluate.statistics import length, position
 from sprout.evaluate.statistics.length import Length
 from sprout.evaluate.statistics.position import Corrected
@@ -22,7 +23,6 @@ from sprout.v1 import control_pb2 as pb
 Array = NDArray[np.float64]
 
 LEAST_OF_A_CLASS = 2  # prompts; a class with fewer is in the pooled q alone
-MOST_CLASSES = 64  # with a q of their own, the largest: as many as the control plane takes
 LEAST_CONSISTENT = 0.7  # share of pairs
 LEAST_FOR_LENGTH = 30  # prompts, before its effect can be told from a level's
 WIDEST = 1e6  # what a bound that is not known, or beyond, is written as
@@ -94,12 +94,12 @@ def _with_own_q(judged: Sequence[Judged], notes: list[str]) -> dict[str, list[Ju
             by_task.setdefault(one.question.task, []).append(one)
     enough = [task for task, of in by_task.items() if len(of) >= LEAST_OF_A_CLASS]
     enough.sort(key=lambda task: (-len(by_task[task]), task))
-    if len(enough) > MOST_CLASSES:
+    if len(enough) > MAX_CLASSES:
         notes.append(
-            f"the {MOST_CLASSES} largest of {len(enough)} classes have a q of their own; "
-            f"{len(enough) - MOST_CLASSES} are in that of all together alone"
+            f"the {MAX_CLASSES} largest of {len(enough)} classes have a q of their own; "
+            f"{len(enough) - MAX_CLASSES} are in that of all together alone"
         )
-    return {task: by_task[task] for task in sorted(enough[:MOST_CLASSES])}
+    return {task: by_task[task] for task in sorted(enough[:MAX_CLASSES])}
 
 
 def _at_equal_length(

@@ -12,7 +12,7 @@ from sprout.v1.control_pb2_grpc import ControlStub
 
 log = logging.getLogger(__name__)
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = 10.0  # of a call to the control plane
 # Of a report: sent again, it would be refused again.
 REFUSALS = {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS}
 

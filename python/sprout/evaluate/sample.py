@@ -7,12 +7,12 @@ from pathlib import Path
 from sprout.errors import EvaluationError
 from sprout.evaluate import questions
 from sprout.evaluate.answers import Question
+from sprout.evaluate.limits import MAX_DRAW
+from sprout.evaluate.reporting import TIMEOUT_S
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 
-CALL_TIMEOUT_S = 10.0
 SAMPLED = "sampled"
-AT_ONCE = 1000  # prompts of one call: the control plane gives no more
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ def of_requests(
     drawn: list[pb.SampledPrompt] = []
     while len(drawn) < most:
         request = pb.DrawPromptsRequest(
-            count=min(AT_ONCE, most - len(drawn)),
+            count=min(MAX_DRAW, most - len(drawn)),
             seed=seed,
             without=[prompt.id for prompt in drawn],
             actor=actor,
             total=most,
         )
-        new = control.DrawPrompts(request, timeout=CALL_TIMEOUT_S).prompts
+        new = control.DrawPrompts(request, timeout=TIMEOUT_S).prompts
         if not new:
             break
         drawn.extend(new)

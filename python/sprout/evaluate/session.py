@@ -29,6 +29,8 @@ from sprout.evaluate.findings import Findings
 from sprout.evaluate.journal import Journal, Key, open_journal, unacknowledged
 from sprout.evaluate.judges import build
 from sprout.evaluate.judging import Judging
+from sprout.evaluate.limits import MAX_NAME, MAX_TEXT
+from sprout.evaluate.reporting import TIMEOUT_S
 from sprout.evaluate.run import CANCELLED, Evaluation, Price, Progress
 from sprout.evaluate.sample import Sample, of_file, of_requests
 from sprout.evaluate.statistics.sequential import Stopping
@@ -37,7 +39,6 @@ from sprout.serve.state import StackPaths
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 
-CALL_TIMEOUT_S = 10.0
 OPERATOR = "operator"  # who starts an evaluation that no rule does
 
 
@@ -234,15 +235,15 @@ class Session:
             pack=self._pack.name,
             pack_hash=self._pack.hash,
             levels=self.levels,
-            judge=judge.name[:64],
+            judge=judge.name[:MAX_NAME],
             method=judge.method,
             judge_version=judge.version,
             classes=found.classes,
-            stopped=stopped[:500],
+            stopped=stopped[:MAX_TEXT],
             prompts=sample.said,
             bias=found.bias,
             unusable=sum(len(entry.unusable) for entry in journal.entries),
-            trigger=self._options.trigger[:500],
+            trigger=self._options.trigger[:MAX_TEXT],
         )
         message.started_at.FromNanoseconds(int(journal.started_at * 1e9))
         message.finished_at.GetCurrentTime()
@@ -305,7 +306,7 @@ class Session:
     def _status(self) -> pb.Status:
         """ControlError in whichever thread that is."""
         with translated("the control plane's status"):
-            return self._control.GetStatus(pb.GetStatusRequest(), timeout=CALL_TIMEOUT_S)
+            return self._control.GetStatus(pb.GetStatusRequest(), timeout=TIMEOUT_S)
 
 
 @contextmanager
