@@ -62,16 +62,21 @@ def read_secret(path: Path, key: str) -> bytes:
     return content
 
 
+def read_key(path: Path, key: str) -> str:
+    """A secret that goes into a header, as `read_secret`: what a header can't hold, clients would
+    quote in their errors.
+    """
+    text = read_secret(path, key).decode(errors="replace").strip()
+    if not text.isascii() or not text.isprintable():
+        raise ConfigError(f"{key}: {path} holds more than printable ASCII")
+    return text
+
+
 def read_token(tls: TlsConfig) -> str | None:
     """The bearer token, or None if no file is named. ConfigError if it can't be used."""
     if tls.token_file is None:
         return None
-    token = read_secret(tls.token_file, "control.tls.token_file").decode(errors="replace").strip()
-    if not token.isascii() or not token.isprintable():
-        raise ConfigError(
-            f"control.tls.token_file: {tls.token_file} holds more than printable ASCII"
-        )
-    return token
+    return read_key(tls.token_file, "control.tls.token_file")
 
 
 def certificates(tls: TlsConfig) -> tuple[bytes, bytes, bytes] | None:

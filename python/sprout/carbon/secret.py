@@ -3,8 +3,7 @@
 
 from pathlib import Path
 
-from sprout.channel import read_secret
-from sprout.errors import ConfigError
+from sprout.channel import read_key
 
 
 class Secret:
@@ -15,11 +14,7 @@ class Secret:
         self.read()
 
     def read(self) -> str:
-        text = read_secret(self._path, self._setting).decode(errors="replace").strip()
-        # It goes into a header; what a header can't hold, httpx would quote in its error.
-        if not text.isascii() or not text.isprintable():
-            raise ConfigError(f"{self._setting}: {self._path} holds more than printable ASCII")
-        return text
+        return read_key(self._path, self._setting)
 
     def __repr__(self) -> str:
         return f"Secret({str(self._path)!r})"

@@ -2,7 +2,6 @@
 """A stack beside the calling process: `sprout up` as a child, for demo, tests and benchmarks."""
 
 import contextlib
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,7 @@ from typing import Any, Self
 
 from sprout.config import Config
 from sprout.errors import StackError
-from sprout.serve import tether
-from sprout.serve.process import log_tail
+from sprout.serve.process import log_tail, tied
 from sprout.serve.services import child_environment
 from sprout.serve.state import StackPaths, dump_toml, read_stack, write_private
 
@@ -49,10 +47,9 @@ class BackgroundStack:
         """On the main thread, as every process that is tied to this one's life."""
         config = Path(self._folder.name) / "sprout.toml"
         write_private(config, dump_toml(self.cfg))
-        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(signal.SIGTERM)]
         with self._log.open("ab") as output:
             self._child = subprocess.Popen(
-                [*tied, sys.executable, "-m", "sprout.cli", "--config", str(config), "up"],
+                tied([sys.executable, "-m", "sprout.cli", "--config", str(config), "up"]),
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -40,11 +40,10 @@ class Process:
         log = paths.log(name)
         if log.exists() and log.stat().st_size > _LOG_BYTES:
             log.replace(log.with_suffix(".log.1"))
-        tied = [sys.executable, "-I", "-S", tether.__file__, str(os.getpid()), str(signal.SIGTERM)]
         try:
             with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)) as output:
                 popen = subprocess.Popen(
-                    [*tied, *command],
+                    tied(command),
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=subprocess.STDOUT,
@@ -83,6 +82,12 @@ class Process:
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(grace_s)
         self.kill()
+
+
+def tied(command: Sequence[str]) -> list[str]:
+    """The command, sent SIGTERM as this process dies. To be started on the main thread."""
+    python = [sys.executable, "-I", "-S", tether.__file__]
+    return [*python, str(os.getpid()), str(int(signal.SIGTERM)), *command]
 
 
 def describe_exit(status: int) -> str:
