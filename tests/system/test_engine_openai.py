@@ -20,7 +20,7 @@ from sprout.request import detokenize
 from sprout.serve.background import BackgroundStack
 from sprout.serve.client import Answer, Client
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 
 PROMPT = "Tell me about the sea."
 

@@ -13,18 +13,16 @@ from pathlib import Path
 import pytest
 from judge_api import Asked, said, serving
 from loopback_api import Answer
+from outcomes import settled, status
 from waiting import wait_for
 
-from sprout.channel import connect
 from sprout.config import Config
 from sprout.serve.background import BackgroundStack
 from sprout.serve.client import Client
 from sprout.serve.services import child_environment
 from sprout.serve.state import StackPaths, dump_toml
-from sprout.v1 import control_pb2 as pb
-from sprout.v1.control_pb2_grpc import ControlStub
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 
 MakeConfig = Callable[..., Config]
 
@@ -36,11 +34,6 @@ CAPITALS = (
     ("Japan", "Tokyo"),
     ("England", "London"),
 )
-
-
-def status(stack: BackgroundStack) -> pb.Status:
-    with connect(stack.endpoint("control"), stack.cfg.control.tls) as channel:
-        return ControlStub(channel).GetStatus(pb.GetStatusRequest(), timeout=10)
 
 
 def test_q_is_measured_on_the_real_engine_and_the_policy_follows(
@@ -95,7 +88,8 @@ def test_q_is_measured_on_the_real_engine_and_the_policy_follows(
     def arms() -> dict[str, int]:
         return {arm.arm: arm.outcomes for arm in status(real_stack).arms}
 
-    wait_for(lambda: arms().get("evaluation") == 3 * len(CAPITALS), 20, "the evaluation's outcomes")
+    settled(real_stack)
+    assert arms().pop("evaluation") == 3 * len(CAPITALS)
     assert set(arms()) <= {"evaluation", "probe"}
 
 
@@ -135,7 +129,7 @@ def test_sampled_prompts_are_judged_when_it_is_due_and_never_touch_a_disk(
                 client.ask(f"{secret} {number}: say it", max_tokens=4 + number, task="chat")
             client.ask(f"{secret}: not this one", max_tokens=4, tenant="clinic")
             wait_for(
-                lambda: status(stack).evaluation.prompts.get("chat", 0) >= 12, 30, "the prompts"
+                lambda: status(stack).evaluation.prompts.get("chat", 0) >= 12, what="the prompts"
             )
             os.killpg(evaluator, signal.SIGKILL)  # it comes back, and finds what to do
             wait_for(
@@ -152,15 +146,9 @@ def test_sampled_prompts_are_judged_when_it_is_due_and_never_touch_a_disk(
             assert not found.evaluation.due
             assert found.policy.explanation.evaluation == latest.id
             assert all("not this one" not in asked.user for asked in api.asked)
-            asked_for = 3 * latest.classes[0].judged
-            wait_for(
-                lambda: (
-                    {a.arm: a.outcomes for a in status(stack).arms}.get("evaluation", 0)
-                    >= asked_for
-                ),
-                30,
-                "the evaluation's outcomes",
-            )
+            settled(stack)
+            arms = {arm.arm: arm.outcomes for arm in status(stack).arms}
+            assert arms["evaluation"] >= 3 * latest.classes[0].judged
             state = StackPaths.of(stack.cfg).state
             for path in state.rglob("*"):
                 if path.is_file():

@@ -9,15 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from outcomes import settled
+from outcomes import settled, status
 
-from sprout.channel import connect
 from sprout.evaluate import journal
 from sprout.serve.background import BackgroundStack
 from sprout.serve.services import child_environment
 from sprout.serve.state import StackPaths, dump_toml
-from sprout.v1 import control_pb2 as pb
-from sprout.v1.control_pb2_grpc import ControlStub
 
 PROMPTS = (
     Path(os.environ.get("SPROUT_DATA", Path(__file__).parents[3] / "shared" / "data")) / "prompts"
@@ -26,11 +23,6 @@ CLASSES = ("gsm8k", "triviaqa")
 OF_EACH = 8
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
-
-
-def status(stack: BackgroundStack) -> pb.Status:
-    with connect(stack.endpoint("control"), stack.cfg.control.tls) as channel:
-        return ControlStub(channel).GetStatus(pb.GetStatusRequest(), timeout=10)
 
 
 def evaluate(stack: BackgroundStack, folder: Path, *given: str) -> subprocess.CompletedProcess[str]:
@@ -107,7 +99,6 @@ def test_a_token_that_triton_does_not_know_ends_it_before_anything_is_served(
     real_stack: BackgroundStack, tmp_path: Path
 ) -> None:
     """With clients' hints allowed, its requests would be served as pinned ones of a client's."""
-
     prompts, token = tmp_path / "prompts.jsonl", tmp_path / "token"
     prompts.write_text(
         json.dumps({"prompt": "What is the capital of France?", "reference": "Paris"})

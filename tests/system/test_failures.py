@@ -28,7 +28,7 @@ from sprout_ext.ledger import COUNTERS, segments
 
 MakeConfig = Callable[..., Config]
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 
 PROMPT = "Tell me about the sea."
 

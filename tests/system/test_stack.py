@@ -6,14 +6,13 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, TextIO
 
 import pytest
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 from sprout.config import Config
 from sprout.console.demo_checks import left_behind, processes
@@ -25,7 +24,7 @@ from sprout.serve.process import start_time
 from sprout.serve.services import child_environment
 from sprout.serve.state import StackPaths, dump_toml, remove_shared_memory
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 
 MakeConfig = Callable[..., Config]
 
@@ -42,7 +41,7 @@ def sprout(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
             env=child_environment(StackPaths.of(cfg)),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=2 * PATIENCE_S,
             check=False,
         )
 
@@ -102,7 +101,7 @@ def test_status_shows_everything(stack: BackgroundStack, sprout: Sprout) -> None
     roles = sorted(segment["role"] for segment in found["segments"] if segment["alive"])
     assert {"engine", "postprocessing", "preprocessing"} <= set(roles)
     assert found["control"]["policy"]["shares"]
-    wait_for(lambda: bool(document()["control"]["nodes"]), 10, "the node's report")
+    wait_for(lambda: bool(document()["control"]["nodes"]), what="the node's report")
     people = sprout(stack.cfg, "status").stdout
     for part in ("ready", "policy", "floor", "board: ok", "node "):
         assert part in people
@@ -114,10 +113,10 @@ def test_pause_reaches_the_board_and_resume_ends_it(stack: BackgroundStack, spro
 
     assert sprout(stack.cfg, "pause", "--reason", "drill").returncode == 0
     try:
-        wait_for(paused, 10, "the pause")
+        wait_for(paused, what="the pause")
     finally:
         assert sprout(stack.cfg, "resume").returncode == 0
-    wait_for(lambda: not paused(), 10, "the resumption")
+    wait_for(lambda: not paused(), what="the resumption")
 
 
 def test_plan_asks_what_if_from_the_control_plane_s_inputs(
@@ -150,41 +149,41 @@ def test_down_leaves_nothing_and_a_second_stack_is_not_touched(
         for one in (stack, other):
             with Client(one.endpoint("grpc")) as client:
                 assert client.ask("hello there", max_tokens=4).output_tokens == 4
-        began = time.monotonic()
         done = sprout(other.cfg, "down")
         assert done.returncode == 0, done.stderr
-        # Five seconds are the supervisor's; the rest is the command's own start.
-        assert time.monotonic() - began < 7
         assert not left_behind(other.paths, pids)
         assert not other.paths.stack_json.exists()
     with Client(stack.endpoint("grpc")) as client:
         assert client.ask("hello there", max_tokens=4).output_tokens == 4
 
 
-def test_ctrl_c_with_open_streams_ends_within_five_seconds(
+def test_ctrl_c_does_not_wait_for_open_streams(
     stack_config: MakeConfig, tokenizer_dir: Path
 ) -> None:
     cfg = stack_config("ctrlc", engine__tokenizer_dir=tokenizer_dir, engine__echo_tokens_per_s=5)
     with BackgroundStack(cfg) as stack:
         pids = processes(stack)
-        ended: list[str] = []
+        begun, ended = Event(), []
 
         def ask() -> None:
             with Client(stack_grpc) as client:
                 try:
-                    client.ask("hello", max_tokens=500)
+                    client.ask(
+                        "hello",
+                        max_tokens=1500,  # 5 minutes
+                        on_text=lambda _: begun.set(),
+                        timeout_s=300,
+                    )
                 except EngineError as error:
                     ended.append(str(error))
 
         stack_grpc = stack.endpoint("grpc")
         asking = Thread(target=ask)
         asking.start()
-        time.sleep(1)
-        began = time.monotonic()
+        assert begun.wait(PATIENCE_S)
         os.kill(stack.pid, signal.SIGINT)
-        wait_for(lambda: start_time(stack.pid) is None, 6, "the end")
-        assert time.monotonic() - began < 5
-        asking.join(10)
+        wait_for(lambda: start_time(stack.pid) is None, what="the end")
+        asking.join(PATIENCE_S)
         assert len(ended) == 1  # it ended with an error and did not hang
         assert not left_behind(stack.paths, pids)
 
@@ -199,7 +198,7 @@ def test_a_killed_supervisor_takes_its_processes_along_and_the_next_one_cleans_u
         stack.wait_ready()
         pids = processes(stack)
         os.kill(stack.pid, signal.SIGKILL)
-        wait_for(lambda: not any(map(start_time, pids[1:])), 8, "the children's end")
+        wait_for(lambda: not any(map(start_time, pids[1:])), what="the children's end")
     finally:
         stack.stop()
     # As if Triton had been killed too hard to tidy up.
@@ -247,18 +246,18 @@ def test_triton_alone_serves_supervised_and_leaves_the_rest_alone(
         def level() -> int | None:
             try:
                 with Client(f"127.0.0.1:{cfg.triton.grpc_port}") as client:
-                    receipt = client.ask("hello", max_tokens=2, timeout_s=5).receipt
+                    receipt = client.ask("hello", max_tokens=2, timeout_s=30).receipt
             except EngineError:
                 return None
             return receipt.level if receipt else None
 
         assert level() == 0
         os.kill(stubs[0], signal.SIGKILL)
-        wait_for(lambda: not any(map(start_time, stubs)), 15, "the end of the old stubs")
-        wait_for(lambda: level() == 0, 15, "service")
+        wait_for(lambda: not any(map(start_time, stubs)), what="the end of the old stubs")
+        wait_for(lambda: level() == 0, what="service")
     finally:
         process.send_signal(signal.SIGTERM)
-        assert process.wait(10) == 0
+        assert process.wait(PATIENCE_S) == 0
         if process.stdout is not None:
             process.stdout.close()
         kept = paths.shm.is_dir()

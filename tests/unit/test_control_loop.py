@@ -3,7 +3,7 @@
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from round_priors import ROUND_PRIORS
 from some_evaluation import evaluation
+from waiting import PATIENCE_S, wait_beside
 
 from sprout.carbon import Chain, Feed, Intensity
 from sprout.carbon.intensity import Series
@@ -365,18 +366,18 @@ def test_policies_are_stored_when_the_store_is_back(
 def test_a_pause_is_stored_though_its_caller_gave_up(
     grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = threading.Event()
+    entered, release = threading.Event(), threading.Event()
 
     def slow(*_: object) -> None:
-        release.wait(10)
+        entered.set()
+        release.wait(PATIENCE_S)
         raise ControlError("locked")
 
     async def scenario() -> None:
         loop, _ = await started(grid, store)
         with monkeypatch.context() as patch:
             patch.setattr(store, "keep_setting", slow)
-            with pytest.raises(TimeoutError):
-                await asyncio.wait_for(loop.pause("fire"), 0.05)
+            await give_up(loop.pause("fire"), entered)
             release.set()
         paused = current(loop)
         assert paused.paused
@@ -392,20 +393,20 @@ def test_a_pause_is_stored_though_its_caller_gave_up(
 def test_an_evaluation_is_taken_in_though_its_caller_gave_up(
     grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    release = threading.Event()
+    entered, release = threading.Event(), threading.Event()
 
     async def scenario() -> None:
         loop, _ = await started(grid, store)
         take = loop.evaluations.take
 
         def slow(*given: Any) -> bool:
-            release.wait(10)
+            entered.set()
+            release.wait(PATIENCE_S)
             return take(*given)
 
         monkeypatch.setattr(loop.evaluations, "take", slow)
         message = evaluation("e1")
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(loop.evaluated(message), 0.05)
+        await give_up(loop.evaluated(message), entered)
         release.set()
         await loop.evaluated(message)  # sent again: nothing new
         assert current(loop).explanation.evaluation == "e1"
@@ -507,10 +508,13 @@ async def collect(watch: AsyncIterator[pb.Policy], into: list[pb.Policy]) -> Non
         into.append(policy)
 
 
-async def until(condition: Any) -> None:
-    async with asyncio.timeout(5):
-        while not condition():
-            await asyncio.sleep(0.001)
+async def give_up(wish: Coroutine[Any, Any, Any], entered: threading.Event) -> None:
+    """As a caller whose time runs out while the wish is followed."""
+    task = asyncio.create_task(wish)
+    assert await asyncio.to_thread(entered.wait, PATIENCE_S)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_watchers_get_the_policy_at_once_and_later_ones(grid: Grid, store: Store) -> None:
@@ -523,14 +527,14 @@ def test_watchers_get_the_policy_at_once_and_later_ones(grid: Grid, store: Store
         await loop.step()
         late: list[pb.Policy] = []
         tasks.append(asyncio.create_task(collect(loop.publisher.watch(), late)))
-        await until(lambda: len(early) == len(late) == 1)
+        await wait_beside(lambda: len(early) == len(late) == 1)
         await loop.pause("x")
-        await until(lambda: len(early) == len(late) == 2)
+        await wait_beside(lambda: len(early) == len(late) == 2)
         loop.publisher.renew()
-        await until(lambda: len(early) == len(late) == 3)
+        await wait_beside(lambda: len(early) == len(late) == 3)
         assert [p.counter for p in early] == [p.counter for p in late] == [1, 2, 2]
         loop.publisher.close()
-        await asyncio.wait_for(asyncio.gather(*tasks), 5)
+        await asyncio.wait_for(asyncio.gather(*tasks), PATIENCE_S)
 
     asyncio.run(scenario())
 
@@ -546,11 +550,11 @@ def test_run_survives_whatever_a_look_raises(
         with monkeypatch.context() as patch:
             patch.setattr(feed, "range", fail)
             task = asyncio.create_task(loop.run())
-            await until(lambda: "loop" in loop.reasons())
+            await wait_beside(lambda: "loop" in loop.reasons())
             assert loop.reasons()["loop"] == "the control loop fails (loop): RuntimeError"
             assert loop.publisher.policy() is None
-        await until(lambda: loop.publisher.policy() is not None)
-        await until(lambda: loop.reasons() == {})
+        await wait_beside(lambda: loop.publisher.policy() is not None)
+        await wait_beside(lambda: loop.reasons() == {})
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
@@ -619,7 +623,7 @@ def test_a_pause_is_in_force_at_once_and_stays_though_a_solve_runs(
         loop, _ = await started(grid, store)
         slow = Slow(monkeypatch)
         wish = asyncio.create_task(loop.override(150.0, 3600))
-        await asyncio.to_thread(slow.began.wait, 30)
+        await asyncio.to_thread(slow.began.wait, PATIENCE_S)
         paused = await loop.pause("fire")  # though the solver has the override in hand
         assert paused.paused
         slow.go.set()
@@ -639,7 +643,7 @@ def test_of_two_wishes_the_newest_is_served_to_both(
         loop, _ = await started(grid, store)
         slow = Slow(monkeypatch)
         first = asyncio.create_task(loop.override(150.0, 3600))
-        await asyncio.to_thread(slow.began.wait, 30)
+        await asyncio.to_thread(slow.began.wait, PATIENCE_S)
         second = asyncio.create_task(loop.override(250.0, 3600))
         await asyncio.sleep(0)  # it is wished now
         slow.go.set()
@@ -658,12 +662,12 @@ def test_a_wish_is_followed_though_its_caller_is_gone_while_it_is_solved(
         loop, _ = await started(grid, store)
         slow = Slow(monkeypatch)
         wish = asyncio.create_task(loop.override(150.0, 3600))
-        await asyncio.to_thread(slow.began.wait, 30)
+        await asyncio.to_thread(slow.began.wait, PATIENCE_S)
         wish.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wish
         slow.go.set()
-        await until(lambda: current(loop).intensity.g_per_kwh == 150.0)
+        await wait_beside(lambda: current(loop).intensity.g_per_kwh == 150.0)
         await loop.step()
         assert store.setting("override")[0] == 150.0
         assert [entry.action for _, entry in store.audit(5)] == ["override"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import control_plane
 import pytest
+from waiting import PATIENCE_S
 
 from sprout.config import Config, EvaluateConfig
 from sprout.control import prompts as control_prompts
@@ -25,7 +26,7 @@ from sprout.serve.client import Receipt
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
 
-TIMEOUT_S = 10.0
+TIMEOUT_S = PATIENCE_S
 
 
 class Engine:

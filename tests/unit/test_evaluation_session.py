@@ -13,6 +13,7 @@ from typing import Any
 import control_plane
 import grpc
 import pytest
+from waiting import PATIENCE_S
 
 from sprout.config import Config, EvaluateConfig
 from sprout.console import evaluate as console
@@ -35,7 +36,7 @@ from sprout.v1.control_pb2_grpc import ControlStub
 LEVELS = ("L0", "L1", "L2")
 # Of ten sums, how many each level gets right.
 RIGHT = {"L0": 10, "L1": 9, "L2": 3}
-TIMEOUT_S = 10.0
+TIMEOUT_S = PATIENCE_S
 
 
 class Engine:
@@ -508,10 +509,10 @@ def test_the_judge_s_requests_share_the_slots_of_the_answers(
     thread = threading.Thread(target=judge)
     with slots.one(stop):  # schedule.concurrency is 1: an answer is under way
         thread.start()
-        assert asked.wait(10)
+        assert asked.wait(PATIENCE_S)
         assert not judging.wait(0.2)
-    assert judging.wait(10)
-    thread.join(10)
+    assert judging.wait(PATIENCE_S)
+    thread.join(PATIENCE_S)
     stop.set()
     with (
         slots.one(threading.Event()),

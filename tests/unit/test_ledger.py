@@ -7,7 +7,6 @@ import secrets
 import stat
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import wait_for
 
 from sprout_ext import reference
 from sprout_ext.ledger import (
@@ -273,8 +273,7 @@ def test_flights_keeps_few_and_forgets_the_dead(tmp_path: Path):
     assert flights.mapped == 64
     assert all(flights.view(ticket) for ticket in tickets)
     made[-1].close(unlink=True)
-    time.sleep(1.05)
-    assert flights.view(tickets[-1]) is None
+    wait_for(lambda: flights.view(tickets[-1]) is None)
     assert flights.mapped == 63
     assert flights.view(tickets[-2]) is not None
 

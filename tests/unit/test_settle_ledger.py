@@ -152,7 +152,7 @@ def test_a_receipt_is_about_what_the_outcome_says(node: Node) -> None:
     start = time.monotonic_ns()
     ticket = node.start()
     for _ in range(10):
-        time.sleep(0.01)
+        time.sleep(0.05)
         node.meter.joules += 0.1
         node.drain.tick()
     end = time.monotonic_ns()
@@ -170,7 +170,7 @@ def test_a_receipt_is_about_what_the_outcome_says(node: Node) -> None:
 def test_a_full_disk_leaves_flights_in_the_ledger(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sprout.agent.drain.SPOOL_RETRY_NS", 50_000_000)
+    monkeypatch.setattr("sprout.agent.drain.SPOOL_RETRY_NS", 10**15)
     node.spool.append([b""])
     db = node.spool._db
     assert db is not None
@@ -183,7 +183,7 @@ def test_a_full_disk_leaves_flights_in_the_ledger(
         node.drain.tick()
         assert node.drain.sample.spool_failed == 1
         assert SegmentReader(node.segment.path).scan().size == 40
-    time.sleep(0.06)
+    node.drain._spool_retry_ns = 1  # the time has come
     node.drain.tick()  # the spool opens its file anew: there is room
     assert SegmentReader(node.segment.path).scan().size == 0
     assert {outcome.ticket for outcome in node.outcomes()} == {0} | tickets
