@@ -2,18 +2,16 @@
 """Where questions come from: a file of the operator's, or prompts that nodes sampled."""
 
 import hashlib
-import json
 import random
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from sprout.errors import ConfigError, ControlError
+from sprout.evaluate import lines
 from sprout.evaluate.answers import Question
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.board import NAME_LENGTH
-
-MAX_FILE_BYTES = 256 << 20
 
 
 def read_file(path: Path) -> list[Question]:
@@ -22,23 +20,15 @@ def read_file(path: Path) -> list[Question]:
 
     ConfigError names the line that is wrong.
     """
-    try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
-        lines = path.read_text().split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"can't read {path}: {error}") from None
     found: dict[str, Question] = {}
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            question = _question(json.loads(line), number)
-        except (ValueError, TypeError) as error:
-            raise ConfigError(f"{path}:{number}: {error}") from None
+
+    def take(entry: Any, number: int) -> None:
+        question = _question(entry, number)
         if question.id in found:
-            raise ConfigError(f"{path}:{number}: the id {question.id!r} is there twice")
+            raise ValueError(f"the id {question.id!r} is there twice")
         found[question.id] = question
+
+    lines.read(path, take)
     if not found:
         raise ConfigError(f"{path} holds no prompt")
     return list(found.values())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import assert_never
 
 from sprout.carbon.secret import Secret
-from sprout.channel import connectable, read_secret
+from sprout.channel import connectable
 from sprout.config import Config, JudgeConfig
 from sprout.errors import ConfigError, PrerequisiteError
 from sprout.evaluate.judges.account import Rates
@@ -82,6 +82,7 @@ def _openai(config: JudgeConfig) -> OpenAILine:
 def _triton(cfg: Config, address: str, turn: Turn) -> Line:
     try:
         # Of an extra: the other judges work without.
+        from sprout.evaluate.asking import token  # noqa: PLC0415
         from sprout.evaluate.judges.triton import TritonLine  # noqa: PLC0415
     except ImportError:
         raise PrerequisiteError(
@@ -103,11 +104,6 @@ def _triton(cfg: Config, address: str, turn: Turn) -> Line:
         config.model,
         timeout_s=config.timeout_s,
         max_tokens=config.max_tokens,
-        token=None if token_file is None else partial(_token, token_file),
+        token=None if token_file is None else partial(token, token_file),
         turn=turn,
     )
-
-
-def _token(file: Path) -> str:
-    """Read at each request: the next start of Triton writes another."""
-    return read_secret(file, "evaluate.schedule.token_file").decode(errors="replace").strip()

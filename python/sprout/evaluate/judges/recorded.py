@@ -9,17 +9,16 @@ One JSON object a line; levels are named by their number:
 """
 
 import hashlib
-import json
 import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from sprout.errors import ConfigError
+from sprout.evaluate import lines
 from sprout.evaluate.answers import Answer, Question
 from sprout.evaluate.judges.verdict import LETTERS, Method, Reason, Verdict
 
-MAX_FILE_BYTES = 256 << 20
 _Key = tuple[str, tuple[int, ...]]  # question, levels in the order shown; (): in any order
 
 
@@ -30,25 +29,13 @@ class RecordedJudge:
 
     def __init__(self, path: Path, method: Method) -> None:
         self._path, self._method = path, method
-        try:
-            if path.stat().st_size > MAX_FILE_BYTES:
-                raise ConfigError(f"{path} is larger than {MAX_FILE_BYTES >> 20} MiB")
-            content = path.read_bytes()
-            lines = content.decode().split("\n")  # splitlines would cut at U+2028, inside a text
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"evaluate.judge.recorded_file: can't read {path}: {error}") from None
-        self._digest = hashlib.sha256(content).hexdigest()
         self._said: dict[_Key, int | None] = {}
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    self._add(json.loads(line))
-                except (ValueError, TypeError, KeyError, RecursionError) as error:
-                    raise ConfigError(f"{path}:{number}: {error}") from None
+        content = lines.read(path, self._add, setting="evaluate.judge.recorded_file")
+        self._digest = hashlib.sha256(content).hexdigest()
         if not self._said:
             raise ConfigError(f"{path} holds no judgment of the method {method!r}")
 
-    def _add(self, entry: Any) -> None:
+    def _add(self, entry: Any, _: int) -> None:
         if not isinstance(entry, dict) or not isinstance(entry.get("id"), str):
             raise TypeError("not a JSON object with a text `id`")
         kinds = [kind for kind in ("better", "choice", "preferred") if kind in entry]

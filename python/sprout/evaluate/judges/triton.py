@@ -9,6 +9,7 @@ import queue
 import threading
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
+from dataclasses import replace
 
 from sprout.errors import (
     EngineError,
@@ -132,12 +133,7 @@ class TritonLine:
             receipt_joules=receipt.energy_joules if receipt is not None and metered else None,
         )
         if answer.output_tokens >= self._max_tokens:
-            return Reply(
-                failed=Reason.TRUNCATED,
-                input_tokens=reply.input_tokens,
-                output_tokens=reply.output_tokens,
-                receipt_joules=reply.receipt_joules,
-            )
+            return replace(reply, text="", failed=Reason.TRUNCATED)
         return reply
 
     def close(self) -> None:

@@ -33,7 +33,6 @@ Array = NDArray[np.float64]
 class Length:
     corrected: Corrected  # its coefficient is phi; > 0: the longer answer is preferred
     classes: dict[str, Corrected]  # by name, at the common phi
-    scale_tokens: float  # s
     reach: float  # share of pairs with d >= 0 or d <= 0, whichever is rarer
 
 
@@ -80,4 +79,4 @@ def without(
 
     classes = dict(zip(names.tolist(), map(averaged, np.eye(len(names))), strict=True))
     reach = min(float((more >= 0).mean()), float((more <= 0).mean()))
-    return Length(averaged(np.bincount(of, weights=w) / w.sum()), classes, scale, reach)
+    return Length(averaged(np.bincount(of, weights=w) / w.sum()), classes, reach)

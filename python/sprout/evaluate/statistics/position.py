@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sprout.evaluate.statistics.logistic import Fit, fit, logistic
-from sprout.evaluate.statistics.quality import MOST_SCORE
+from sprout.evaluate.statistics.quality import LEAST_DEGREES, MOST_SCORE
 from sprout.proof.interval import CONFIDENCE, Absent, Interval, student_t
 
 Array = NDArray[np.float64]
-LEAST_DEGREES = 10
 
 
 @dataclass(frozen=True)

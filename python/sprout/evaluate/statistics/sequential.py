@@ -24,9 +24,9 @@ from numpy.typing import ArrayLike, NDArray
 from sprout.evaluate.statistics.quality import Method
 from sprout.evaluate.statistics.region import Region
 from sprout.optimize.lp import PaperModel
+from sprout.optimize.problem import POINT
 
 Array = NDArray[np.float64]
-POINT = 0.01  # of normalised preference
 
 
 @dataclass(frozen=True)
