@@ -50,8 +50,7 @@ def run(cfg: Config, options: Options, *, dry_run: bool, json: bool) -> None:
         policy = operator.status(cfg).policy
     if found is None:
         raise EvaluationError("cancelled: what was judged is kept, run it again to go on")
-    shown = _finished(cfg, found.id).evaluation  # with its notes, which no message has
-    assert shown is not None
+    _, shown = _finished(cfg, found.id)  # with its notes, which no message has
     if json:
         emit_json(
             {
@@ -105,10 +104,10 @@ def watch(cfg: Config) -> None:
 
 def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: bool) -> None:
     """The newest evaluation, or that of an id, from this machine's journal."""
-    found = _finished(cfg, id_)
+    found, evaluation = _finished(cfg, id_)
     agreement = None
     if other:
-        second = _finished(cfg, other)
+        second, _ = _finished(cfg, other)
         if second.key.levels != found.key.levels:
             raise ConfigError(f"{other} is of other levels: {', '.join(second.key.levels)}")
         agreement = evaluate_view.agreement(found, second)
@@ -116,20 +115,18 @@ def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: boo
     if picture is not None:
         from sprout.console.evaluate_plots import draw
 
-        assert found.evaluation is not None
-        draw(found.evaluation, picture)
+        draw(evaluation, picture)
     if json:
         emit_json(
             {
-                "evaluation": found.evaluation,
+                "evaluation": evaluation,
                 "entries": [asdict(entry) for entry in found.entries],
                 "agreement": None if agreement is None else evaluate_view.interval(agreement),
                 "saved": took,
             }
         )
         return
-    assert found.evaluation is not None
-    evaluate_view.show(found.evaluation)
+    evaluate_view.show(evaluation)
     evaluate_view.unusable(found)
     if agreement is not None:
         evaluate_view.show_agreement(agreement, other)
@@ -137,11 +134,12 @@ def report(cfg: Config, *, id_: str, other: str, picture: Path | None, json: boo
     evaluate_view.disagreements(found)
 
 
-def _finished(cfg: Config, id_: str) -> Journal:
-    folder = cfg.stack.state / "evaluations"
+def _finished(cfg: Config, id_: str) -> tuple[Journal, dict[str, Any]]:
+    """The journal of that id, "" the newest, and the evaluation that it ends with."""
+    folder = journal.place(cfg)
     for one in journal.finished(folder):
-        if id_ in ("", one.id):
-            return one
+        if one.evaluation is not None and id_ in ("", one.id):
+            return one, one.evaluation
     what = f"no evaluation {id_}" if id_ else "no evaluation has ended yet"
     raise ConfigError(f"{what} in {folder}")
 

@@ -18,6 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sprout.config import Config
 from sprout.errors import EvaluationError
 from sprout.evaluate.answers import Answer, Judged, Question
 
@@ -153,6 +154,11 @@ class Journal:
             self._file.flush()
         except (OSError, ValueError) as error:
             raise EvaluationError(f"can't write {self.path}: {error}") from None
+
+
+def place(cfg: Config) -> Path:
+    """The folder of a stack's journals."""
+    return cfg.stack.state / "evaluations"
 
 
 def open_journal(folder: Path, key: Key, *, fresh: bool = False) -> Journal:

@@ -26,7 +26,7 @@ from sprout.evaluate import (
 from sprout.evaluate.answers import Judged
 from sprout.evaluate.dry_run import Expected
 from sprout.evaluate.findings import Findings
-from sprout.evaluate.journal import Journal, Key, open_journal, unacknowledged
+from sprout.evaluate.journal import Journal, Key, open_journal, place, unacknowledged
 from sprout.evaluate.judges import build
 from sprout.evaluate.judging import Judging
 from sprout.evaluate.limits import MAX_NAME, MAX_TEXT
@@ -107,7 +107,7 @@ class Session:
 
         started: told before the first question, so that it can be cancelled from elsewhere.
         """
-        folder = self._cfg.stack.state / "evaluations"
+        folder = place(self._cfg)
         with alone(folder), self._judge() as judge:
             key = self._key(judge, sample)
             for kept in unacknowledged(folder):
