@@ -65,6 +65,7 @@ def test_questions_of_a_file(tmp_path: Path) -> None:
     [
         ("[]", "not a JSON object"),
         ("{", "f.jsonl:1"),
+        pytest.param("[" * 100_000, "f.jsonl:1", id="nested"),
         ('{"prompt": ""}', "`prompt`"),
         ('{"prompt": 3}', "`prompt`"),
         ('{"prompt": "x", "task": "' + "t" * 24 + '"}', "at most 23"),
