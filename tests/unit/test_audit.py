@@ -223,7 +223,7 @@ def test_a_long_failure_drops_the_oldest_and_counts(
 def test_a_kill_switch_waits_for_no_store_and_is_audited_later(
     tmp_path: Path, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from test_control_loop import Grid, started
+    from control_grid import Grid, started
 
     async def check() -> None:
         loop, _ = await started(Grid(), store)

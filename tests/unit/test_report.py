@@ -1,37 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`sprout report` on stores whose contents are known."""
+"""What `sprout report` adds up, on stores whose contents are known."""
 
-import csv
-import json
 import math
-import re
 import sqlite3
-import sys
 from collections.abc import Iterator
-from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 import pytest
 import sqlalchemy as sa
-from report_store import JOULES, START, Made
+from report_made import HOUR, answered, effect, report, said
+from report_store import START, Made
 
-from sprout.cli import run
 from sprout.console import report_text
-from sprout.console.report import moment
-from sprout.console.report_html import NO_PLOTS, page
+from sprout.console.report_html import page
 from sprout.control.archive import Archive, Span
 from sprout.control.capacity import Capacity
-from sprout.control.report import Report, make
-from sprout.errors import ConfigError, ControlError
+from sprout.control.report import make
 from sprout.proof.attributed import Effect
 from sprout.proof.capacity import Freed
 from sprout.proof.interval import Absent
 from sprout.proof.switchback import System
 from sprout.v1 import control_pb2 as pb
-
-HOUR = 3600.0
 
 
 @pytest.fixture
@@ -39,24 +29,6 @@ def made(tmp_path: Path) -> Iterator[Made]:
     made = Made(tmp_path)
     yield made
     made.close()
-
-
-def report(made: Made, since: float = -60.0, until: float = HOUR + 60) -> Report:
-    archive = Archive(made.path)
-    try:
-        return make(archive, Span(START + since, START + until))
-    finally:
-        archive.close()
-
-
-def said(found: Report) -> str:
-    return "\n".join(report_text.notes(found))
-
-
-def effect(found: Report, quantity: str) -> Effect:
-    value = found.attributed[quantity]
-    assert isinstance(value, Effect)
-    return value
 
 
 def test_sums_by_every_grouping(made: Made) -> None:
@@ -264,126 +236,6 @@ def test_a_counter_that_began_anew_is_a_gap(made: Made) -> None:
     assert sci.joules == pytest.approx(1200)
 
 
-def of(source: str, g_per_kwh: float, **fields: Any) -> pb.Intensity:
-    """An intensity of NL, from a source that says direct or, of the name "b", lifecycle."""
-    direct, lifecycle = pb.FACTOR_TYPE_DIRECT, pb.FACTOR_TYPE_LIFECYCLE
-    return pb.Intensity(
-        g_per_kwh=g_per_kwh,
-        zone="NL",
-        source=source,
-        factor_type=lifecycle if source == "b" else direct,
-        signal=pb.SIGNAL_AVERAGE,
-        **fields,
-    )
-
-
-A, B = "NL a, direct, average", "NL b, lifecycle, average"
-
-
-def test_grams_of_a_fallback_are_never_added(made: Made) -> None:
-    """Source a for half an hour, then b: two sums of grams in every line and part."""
-    first = made.policy(0, intensity=of("a", 100))
-    second = made.policy(1800, intensity=of("b", 500))
-    drill = made.policy(3000, intensity=of("b", 900, override=True))
-    for version, carbon_g, since in ((first, 1.0, 0.0), (second, 10.0, 1800.0)):
-        made.mixed(version, 1000, since, since + 1200, carbon_g=carbon_g)
-    made.mixed(drill, 100, 3000, HOUR, carbon_g=100.0)
-    found = report(made)
-    [zone] = found.lines["zone"]
-    drilled = "an operator's intensity, not the grid's"
-    assert zone.grams == pytest.approx({A: 1000.0, B: 10_000.0, drilled: 10_000.0})
-    assert zone.with_grams == {A: 1000, B: 1000, drilled: 100}
-    assert all(len(part.grams) <= 1 for part in found.timeline if part.start < START + 1740)
-    total = {
-        name: math.fsum(part.grams.get(name, 0.0) for part in found.timeline) for name in zone.grams
-    }
-    assert total == pytest.approx(zone.grams)
-    assert list(found.attributed) == ["joules", f"grams, {A}", f"grams, {B}", "tokens"]
-    for name, mean in ((A, 1.0), (B, 10.0)):
-        assert effect(found, f"grams, {name}").policy_mean == pytest.approx(mean)
-        assert effect(found, f"grams, {name}").policy_requests == 900
-    words = said(found)
-    assert f"Grams are kept apart by series, never added: {A} | {B} | {drilled}." in words
-    assert f"Grams, {A}: " in words
-    assert "1000 | 10000 | 100000" not in words
-    assert report_text.cells(zone)[-1] == "1e+03 | 1e+04 | 1e+05"
-
-
-def test_sci_has_a_figure_for_each_series(made: Made) -> None:
-    """36 kJ an hour; the series changes between two readings."""
-    made.policy(0, intensity=of("a", 100))
-    made.policy(1830, intensity=of("b", 500))
-    made.policy(3000, intensity=None)
-    made.outcomes(0, 360, level=0, since=0, until=HOUR)
-    times = [60.0 * i for i in range(61)]
-    made.readings(times, [10 * t for t in times])
-    sci = report(made).sci
-    assert sci is not None
-    a, b = sci.by_series[A], sci.by_series[B]
-    assert (a.joules, b.joules, sci.unknown_joules) == pytest.approx((18_300, 11_700, 6000))
-    assert (a.requests, b.requests, sci.unknown_requests) == (183, 117, 60)
-    assert a.operational_g == pytest.approx(18_300 / 3.6e6 * 100 * 1.2)
-    assert b.operational_g == pytest.approx(11_700 / 3.6e6 * 500 * 1.2)
-    assert (a.embodied_g, b.embodied_g) == pytest.approx((1.83, 1.17))
-    words = said(report(made))
-    assert f"({A}): " in words
-    assert "they are not to be added" in words
-    assert "6e+03 J and 60 requests at times of unknown intensity" in words
-
-
-def test_requests_of_a_gap_are_in_no_sci(made: Made) -> None:
-    made.policy()
-    made.outcomes(0, 180, level=0, since=0, until=180)
-    made.readings([0, 60, 120, 180], [0, 600, 5, 605])
-    sci = report(made).sci
-    assert sci is not None
-    assert sci.requests == 120
-    assert sci.node_hours == pytest.approx(120 / 3600)
-
-
-def test_a_switchback_is_priced_in_one_series(made: Made) -> None:
-    """A fallback for the last two pairs, in the middle of a block at first."""
-    made.switchback(10)
-    with sqlite3.connect(made.path) as db:
-        rows = db.execute("SELECT version, message FROM policies ORDER BY issued_at").fetchall()
-        for number, (version, message) in enumerate(rows):
-            policy = pb.Policy.FromString(message)
-            policy.intensity.source = "test" if number < 16 else "other"
-            text = policy.SerializeToString()
-            db.execute("UPDATE policies SET message = ? WHERE version = ?", (text, version))
-        db.commit()
-    db.close()
-    found = report(made, -60, 12_060)
-    assert isinstance(found.system, System)
-    assert (found.system.pairs, found.system.pairs_of_others) == (8, 2)
-    assert found.system.series == "NL test, lifecycle, average"
-    assert "Left out 2 pairs of blocks: priced in another series" in said(found)
-    made.policy(7 * 600 + 300, intensity=of("a", 100), explanation=pb.Explanation())
-    found = report(made, -60, 12_060)
-    assert found.left_out == {"the intensity's series changed": 1}
-
-
-def test_shadow_is_priced_in_one_series(made: Made) -> None:
-    def why(g: float, l0_g: float) -> pb.Explanation:
-        share = [pb.LevelShare(level="L1", share=1.0)]
-        return pb.Explanation(
-            active_constraint="shadow",
-            would_be=share,
-            expected_g_per_request=g,
-            expected_l0_g_per_request=l0_g,
-        )
-
-    a = made.policy(0, intensity=of("a", 100), explanation=why(1, 2))
-    b = made.policy(60, intensity=of("b", 500), explanation=why(10, 100))
-    made.outcomes(a, 30, level=0, since=0, until=60)
-    made.outcomes(b, 10, level=0, since=60, until=120)
-    shadow = report(made).shadow
-    assert shadow is not None
-    assert (shadow.series, shadow.of_others) == (A, 10)
-    assert (shadow.would_save_g, shadow.would_save_fraction) == pytest.approx((1, 0.5))
-    assert "leaves out 10 requests of another series" in said(report(made))
-
-
 def test_each_question_reads_the_outcomes_once(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many blocks and nodes."""
     counts = []
@@ -475,197 +327,12 @@ def test_the_timeline_adds_up(made: Made) -> None:
     assert len(found.timeline) == math.ceil((HOUR + 120) / found.part_s)
 
 
-# --- the command ---------------------------------------------------------------------------------
-
-
-def command(made: Made, *arguments: str) -> int:
-    state = f"stack.state_dir={made.path.parent}"
-    span = ("--since", "2023-11-14T22:13", "--until", "2023-11-14T23:20")
-    return run(["--set", state, "report", *span, *arguments])
-
-
-@pytest.fixture
-def served(made: Made) -> Made:
-    version = made.policy()
-    made.mixed(version, 1000, 0, HOUR)
-    made.feedback(version, "retry", 1, 5)
-    times = [60.0 * i for i in range(61)]
-    made.readings(times, [10 * t for t in times], policy_version=version)
-    return made
-
-
-def test_json_and_csv_say_the_same(
-    served: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(served, "--json", "--csv", str(tmp_path / "r.csv")) == 0
-    document = json.loads(capsys.readouterr().out)
-    with (tmp_path / "r.csv").open(newline="") as file:
-        rows = {(r["section"], r["name"], r["quantity"]): r for r in csv.DictReader(file)}
-    for by, lines in document["lines"].items():
-        for line in lines:
-            for quantity in ("requests", "joules", "tokens"):
-                written = rows[f"by {by}", line["name"], quantity]["value"]
-                assert float(written) == line[quantity]
-            for name, value in line["grams"].items():
-                written = rows[f"by {by}", line["name"], f"grams, {name}"]["value"]
-                assert float(written) == value
-    saved = document["attributed"]["joules"]["saved"]
-    row = rows["attributed joules", "", "saved"]
-    assert [float(row[k]) for k in ("value", "low", "high")] == [
-        saved[k] for k in ("value", "low", "high")
-    ]
-    assert rows["system", "", "reason"]["value"] == document["system"]["reason"]
-    [(name, sci)] = document["sci"]["by_series"].items()
-    assert float(rows[f"sci, {name}", "", "g_per_request"]["value"]) == sci["g_per_request"]
-    assert rows["guard retry", "policy", "wrong"]["value"] == "4"
-    assert document["span"]["since"] == "2023-11-14T22:13:00+00:00"
-
-
-class Opened(HTMLParser):
-    """Every element that is opened is closed, in order."""
-
-    VOID = frozenset({"meta", "br", "link", "img"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: set[str] = set()
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.seen.add(tag)
-        if tag not in self.VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def test_the_page_needs_nothing_else(served: Made, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    served.outcomes(0, 3, level=0, since=0, until=HOUR, task="<script>alert(1)</script>")
-    assert command(served, "--by", "task", "--html", str(tmp_path / "r.html")) == 0
-    text = (tmp_path / "r.html").read_text()
-    reader = Opened()
-    reader.feed(text)
-    assert reader.open == []
-    assert {"svg", "table", "h2"} <= reader.seen
-    assert "script" not in reader.seen
-    assert not re.search(r'(src|href)="(?!#)', text.replace("xlink:", ""))
-    svg = text[text.index("<svg") : text.index("</svg>") + len("</svg>")]
-    assert len(list(ElementTree.fromstring(svg).iter())) > 50
-
-
-def test_the_page_without_matplotlib_says_so(served: Made, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "sprout.console.report_plots", raising=False)
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    text = page(report(served), "arm")
-    assert NO_PLOTS in text
-    assert "<svg" not in text
-    assert "37" in text
-
-
-def test_the_same_store_gives_the_same_page(served: Made) -> None:
-    pytest.importorskip("matplotlib")
-    assert page(report(served), "arm") == page(report(served), "arm")
-
-
-def test_for_people(served: Made, capsys: pytest.CaptureFixture[str]) -> None:
-    assert command(served, "--by", "level") == 0
-    words = capsys.readouterr().out
-    assert "level" in words
-    assert "Attributed" in words
-    assert "nan" not in words.lower()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "message"),
-    [
-        (["report"], 2, "--since"),
-        (["report", "--since", "yesterday"], 2, "'yesterday' is no time"),
-        (["report", "--since", "1h", "--until", "2h"], 2, "is not before"),
-        (["report", "--since", "1h", "--by", "node"], 2, "one of arm, level, task, tenant, zone"),
-        (["report", "--since", "1h"], 1, "there is no store"),
-    ],
-)
-def test_exit_codes(
-    arguments: list[str],
-    code: int,
-    message: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    assert run(["--set", f"stack.state_dir={tmp_path / 'none'}", *arguments]) == code
-    assert message in capsys.readouterr().err
-
-
-def test_a_file_that_can_not_be_written(
-    served: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command(served, "--csv", str(tmp_path / "absent" / "r.csv")) == 2
-    assert "can't write" in capsys.readouterr().err
-
-
-def test_moments() -> None:
-    now = 1_700_000_000.0
-    assert moment("now", now) == now
-    assert moment("90m", now) == now - 5400
-    assert moment("1.5h", now) == now - 5400
-    assert moment("7d", now) == now - 7 * 86_400
-    assert moment("2023-11-14T22:13:20", 0.0) == moment("2023-11-14T23:13:20+01:00", 0.0) == now
-    with pytest.raises(ConfigError):
-        moment("-1h", now)
-
-
-def test_a_store_is_read_while_it_is_written_and_never_changed(served: Made) -> None:
-    archive = Archive(served.path)
-    before = archive.sums(Span(START, START + HOUR))
-    served.outcomes(0, 3, level=0, since=0, until=HOUR)  # the writer is not locked out
-    assert len(archive.sums(Span(START, START + HOUR))) == len(before) + 1
-    with archive._reading() as db, pytest.raises(Exception, match="readonly"):
-        db.exec_driver_sql("DELETE FROM outcomes")
-    archive.close()
-
-
-def test_a_store_of_another_kind(tmp_path: Path, made: Made) -> None:
-    with sqlite3.connect(made.path) as db:
-        db.execute("PRAGMA user_version = 99")
-    db.close()
-    with pytest.raises(ControlError, match="another version"):
-        Archive(made.path)
-    (tmp_path / "x").write_text("not a database, but long enough to be looked at" * 30)
-    with pytest.raises(ControlError, match="not a database"):
-        Archive(tmp_path / "x")
-
-
-def test_a_store_from_before_these_tables(made: Made) -> None:
-    made.mixed(made.policy(), 500, 0, HOUR)
-    with sqlite3.connect(made.path) as db:
-        for table in ("readings", "blocks", "feedback"):
-            db.execute(f"DROP TABLE {table}")
-    db.close()
-    found = report(made)
-    assert found.sci is None
-    assert isinstance(found.system, Absent)
-    assert JOULES[0] > effect(found, "joules").policy_mean
-
-
-def test_a_store_from_before_tenants(made: Made) -> None:
-    """An older one is read as it is: a report changes nothing, and upgrades nothing."""
-    made.mixed(made.policy(), 500, 0, HOUR)
-    with sqlite3.connect(made.path) as db:
-        db.execute("ALTER TABLE outcomes DROP COLUMN tenant")
-        db.execute("PRAGMA user_version = 1")
-        db.commit()
-    db.close()
-    assert [line.name for line in report(made).lines["tenant"]] == ["none given"]
-
-
-def test_capacity_alone_is_that_of_the_report(served: Made) -> None:
+def test_capacity_alone_is_that_of_the_report(made: Made) -> None:
     """What metrics show, over a day of which the whole run is part."""
-    looking = Capacity(served.path, lambda: START + HOUR + 60)
+    looking = Capacity(answered(made).path, lambda: START + HOUR + 60)
     assert isinstance(looking.found, Absent)
     looking.look()
-    assert looking.found == report(served).capacity
+    assert looking.found == report(made).capacity
     assert isinstance(looking.found, Freed)
 
 

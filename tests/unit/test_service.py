@@ -38,20 +38,6 @@ from sprout.v1 import control_pb2 as pb
 from sprout.v1 import control_pb2_grpc
 
 
-@pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """One control plane for the tests that leave no trace on it."""
-    with running(configure(tmp_path_factory.mktemp("state"))) as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def stub(shared: str) -> Iterator[control_pb2_grpc.ControlStub]:
-    with stub_of(shared) as stub:
-        first(stub)
-        yield stub
-
-
 def outcome(ticket: int, **fields: Any) -> pb.Outcome:
     values: dict[str, Any] = {
         "segment_uid": 2**64 - 3,
