@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sprout.directives import pack
+from sprout.evaluate import findings
 from sprout.optimize.contrast import multinomial
 from sprout.v1 import control_pb2 as pb
 
@@ -39,4 +40,21 @@ def evaluation(
     for task, (preference, n) in {"": (q, judged), **(classes or {})}.items():
         s = multinomial(np.array(preference), n).ravel() if covariance else ()
         made.classes.add(task=task, judged=n, preference=preference, covariance=s)
+    return made
+
+
+def of_findings(found: findings.Findings, method: str) -> pb.Evaluation:
+    """What is reported of them, in the pack "paper"."""
+    paper = pack("paper")
+    made = pb.Evaluation(
+        id="x",
+        pack=paper.name,
+        pack_hash=paper.hash,
+        levels=paper.levels,
+        judge="test",
+        method=method,
+        classes=found.classes,
+        bias=found.bias,
+    )
+    made.started_at.seconds, made.finished_at.seconds = 1, 2
     return made

@@ -153,49 +153,40 @@ INPUTS = {
     """,
 }
 
+# What several models carry; the order of tensors is of no account.
+TIMES = """
+        arrival_time_ns INT64 1
+        first_scheduled_time_ns INT64 1
+        first_token_time_ns INT64 1
+        last_token_time_ns INT64 1
+"""
+PROBABILITIES = """
+        cum_log_probs FP32 -1
+        output_log_probs FP32 -1,-1
+        context_logits logits_datatype -1,-1
+        generation_logits logits_datatype -1,-1,-1
+        batch_index INT32 1
+        sequence_index INT32 1
+"""
+MEASURES = f"""
+        kv_cache_alloc_new_blocks INT32 1
+        kv_cache_reused_blocks INT32 1
+        kv_cache_alloc_total_blocks INT32 1
+        {TIMES}
+        acceptance_rate FP32 1
+        total_accepted_draft_tokens INT32 1
+        total_draft_tokens INT32 1
+        num_input_tokens INT32 1
+        num_output_tokens INT32 1
+"""
+ANSWER = f"""
+        text_output STRING -1
+        {PROBABILITIES}
+        {MEASURES}
+"""
 OUTPUTS = {
-    "ensemble": """
-        text_output STRING -1
-        cum_log_probs FP32 -1
-        output_log_probs FP32 -1,-1
-        context_logits logits_datatype -1,-1
-        generation_logits logits_datatype -1,-1,-1
-        batch_index INT32 1
-        sequence_index INT32 1
-        kv_cache_alloc_new_blocks INT32 1
-        kv_cache_reused_blocks INT32 1
-        kv_cache_alloc_total_blocks INT32 1
-        arrival_time_ns INT64 1
-        first_scheduled_time_ns INT64 1
-        first_token_time_ns INT64 1
-        last_token_time_ns INT64 1
-        acceptance_rate FP32 1
-        total_accepted_draft_tokens INT32 1
-        total_draft_tokens INT32 1
-        num_input_tokens INT32 1
-        num_output_tokens INT32 1
-    """,
-    "tensorrt_llm_bls": """
-        text_output STRING -1
-        cum_log_probs FP32 -1
-        output_log_probs FP32 -1,-1
-        context_logits logits_datatype -1,-1
-        generation_logits logits_datatype -1,-1,-1
-        batch_index INT32 1
-        sequence_index INT32 1
-        kv_cache_alloc_new_blocks INT32 1
-        kv_cache_reused_blocks INT32 1
-        kv_cache_alloc_total_blocks INT32 1
-        arrival_time_ns INT64 1
-        first_scheduled_time_ns INT64 1
-        first_token_time_ns INT64 1
-        last_token_time_ns INT64 1
-        acceptance_rate FP32 1
-        total_accepted_draft_tokens INT32 1
-        total_draft_tokens INT32 1
-        num_input_tokens INT32 1
-        num_output_tokens INT32 1
-    """,
+    "ensemble": ANSWER,
+    "tensorrt_llm_bls": ANSWER,
     "preprocessing": """
         INPUT_ID INT32 -1
         REQUEST_INPUT_LEN INT32 1
@@ -206,28 +197,12 @@ OUTPUTS = {
         OUT_END_ID INT32 1
         OUT_PAD_ID INT32 1
     """,
-    "tensorrt_llm": """
+    "tensorrt_llm": f"""
         output_ids INT32 -1,-1
         sequence_length INT32 -1
-        cum_log_probs FP32 -1
-        output_log_probs FP32 -1,-1
-        context_logits logits_datatype -1,-1
-        generation_logits logits_datatype -1,-1,-1
-        batch_index INT32 1
-        sequence_index INT32 1
+        {PROBABILITIES}
         context_phase_params UINT8 -1
-        kv_cache_alloc_new_blocks INT32 1
-        kv_cache_reused_blocks INT32 1
-        kv_cache_alloc_total_blocks INT32 1
-        arrival_time_ns INT64 1
-        first_scheduled_time_ns INT64 1
-        first_token_time_ns INT64 1
-        last_token_time_ns INT64 1
-        acceptance_rate FP32 1
-        total_accepted_draft_tokens INT32 1
-        total_draft_tokens INT32 1
-        num_input_tokens INT32 1
-        num_output_tokens INT32 1
+        {MEASURES}
     """,
     "postprocessing": """
         OUTPUT STRING -1

@@ -9,6 +9,7 @@ import re
 from string import Template
 
 import pytest
+import stock_tables as stock
 
 from sprout.errors import ConfigError
 from sprout.serve.render import render, repository_source
@@ -62,16 +63,16 @@ TEXT_INPUTS = f"""
     embedding_bias_weights FP32 -1 ?
     {SAMPLING}
 """
-ANSWER = """
-    text_output STRING -1
+COUNTED = f"""
     batch_index INT32 1
     sequence_index INT32 1
-    arrival_time_ns INT64 1
-    first_scheduled_time_ns INT64 1
-    first_token_time_ns INT64 1
-    last_token_time_ns INT64 1
+    {stock.TIMES}
     num_input_tokens INT32 1
     num_output_tokens INT32 1
+"""
+ANSWER = f"""
+    text_output STRING -1
+    {COUNTED}
 """
 RECEIPT = """
     directive_level INT32 1
@@ -141,27 +142,11 @@ STOCK_INPUTS = {
 STOCK_OUTPUTS = {
     "ensemble": ANSWER,
     "tensorrt_llm_bls": ANSWER,
-    "preprocessing": """
-        INPUT_ID INT32 -1
-        REQUEST_INPUT_LEN INT32 1
-        BAD_WORDS_IDS INT32 2,-1
-        STOP_WORDS_IDS INT32 2,-1
-        EMBEDDING_BIAS FP32 -1
-        REQUEST_OUTPUT_LEN INT32 -1
-        OUT_END_ID INT32 1
-        OUT_PAD_ID INT32 1
-    """,
-    "tensorrt_llm": """
+    "preprocessing": stock.OUTPUTS["preprocessing"],
+    "tensorrt_llm": f"""
         output_ids INT32 -1,-1
         sequence_length INT32 -1
-        batch_index INT32 1
-        sequence_index INT32 1
-        arrival_time_ns INT64 1
-        first_scheduled_time_ns INT64 1
-        first_token_time_ns INT64 1
-        last_token_time_ns INT64 1
-        num_input_tokens INT32 1
-        num_output_tokens INT32 1
+        {COUNTED}
     """,
     "postprocessing": "OUTPUT STRING -1",
 }

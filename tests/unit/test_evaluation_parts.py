@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from some_evaluation import of_findings
 
 from sprout.config import Config
 from sprout.control import quality
@@ -278,28 +279,12 @@ def judged(
     return found
 
 
-def evaluation(found: findings.Findings, method: str) -> pb.Evaluation:
-    paper = pack("paper")
-    made = pb.Evaluation(
-        id="x",
-        pack=paper.name,
-        pack_hash=paper.hash,
-        levels=paper.levels,
-        judge="test",
-        method=method,
-        classes=found.classes,
-        bias=found.bias,
-    )
-    made.started_at.seconds, made.finished_at.seconds = 1, 2
-    return made
-
-
 def test_findings_are_what_the_control_plane_takes() -> None:
     rng = np.random.default_rng(1)
     rows = judged(rng, 300, "math", (0.4, 0.2)) + judged(rng, 60, "chat", (0.55, 0.5))
     found = findings.find(rows, "pairwise")
     assert [c.task for c in found.classes] == ["", "chat", "math"]
-    quality.checked(evaluation(found, "pairwise"), pack("paper"), now=10.0)
+    quality.checked(of_findings(found, "pairwise"), pack("paper"), now=10.0)
     pooled, chat, math_ = found.classes
     assert pooled.judged == 360
     assert pooled.preference[0] == pytest.approx(1)
@@ -328,7 +313,7 @@ def test_exact_marks_of_a_class_that_l0_always_fails() -> None:
         for i in range(40)
     ]
     found = findings.find(rows, "exact")
-    quality.checked(evaluation(found, "exact"), pack("paper"), now=10.0)
+    quality.checked(of_findings(found, "exact"), pack("paper"), now=10.0)
     assert found.classes[0].preference[0] == pytest.approx(0.5)
     assert {c.task for c in found.classes} == {"", "easy"}
     assert any("hard" in note for note in found.notes)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from some_evaluation import of_findings
 
 from sprout.control import quality
 from sprout.directives import pack
@@ -15,25 +16,9 @@ from sprout.evaluate.answers import Judged, Question
 from sprout.evaluate.judges.account import Account
 from sprout.evaluate.judges.verdict import Spent, Verdict
 from sprout.evaluate.statistics.quality import Method
-from sprout.v1 import control_pb2 as pb
 
 PACK = pack("paper")
 LEVELS = len(PACK.levels)
-
-
-def evaluation(found: findings.Findings, method: str) -> pb.Evaluation:
-    made = pb.Evaluation(
-        id="x",
-        pack=PACK.name,
-        pack_hash=PACK.hash,
-        levels=PACK.levels,
-        judge="test",
-        method=method,
-        classes=found.classes,
-        bias=found.bias,
-    )
-    made.started_at.seconds, made.finished_at.seconds = 1, 2
-    return made
 
 
 def judged(
@@ -83,7 +68,7 @@ def test_whatever_was_judged_the_control_plane_takes_it(
         judged(rng, method, tasks, wins, most_weight), method, length_corrected=length_corrected
     )
     assume(found.pooled.preferences[0] > 0)  # else an evaluation says so and reports nothing
-    quality.checked(evaluation(found, method), PACK, now=10.0)
+    quality.checked(of_findings(found, method), PACK, now=10.0)
     most = 2.0 if method == "pairwise" else math.inf
     assert all(high <= most for c in found.classes for high in c.high)
 

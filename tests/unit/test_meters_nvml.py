@@ -102,6 +102,21 @@ def two() -> tuple[Nvml, Card, Card]:
     return Nvml(*cards), *cards
 
 
+def hanging(nvml: Nvml) -> tuple[threading.Event, threading.Event]:
+    """Opening it hangs, beside this thread: inside, let go."""
+    inside, let_go = threading.Event(), threading.Event()
+    opening, tick = nvml.nvmlInit, threading.get_ident()
+
+    def hangs() -> None:
+        assert threading.get_ident() != tick
+        inside.set()
+        let_go.wait()
+        opening()
+
+    nvml.nvmlInit = hangs  # type: ignore[method-assign]
+    return inside, let_go
+
+
 def recovered(meter: NvmlMeter) -> None:
     """Until the attempt that the last read began is over."""
     assert meter._recovery is not None
@@ -201,16 +216,7 @@ def test_a_tick_never_waits_for_the_driver() -> None:
     nvml, a, _ = two()
     now = 0.0
     meter = NvmlMeter(nvml=nvml, clock=lambda: now)
-    let_go, inside = threading.Event(), threading.Event()
-    opening, tick = nvml.nvmlInit, threading.get_ident()
-
-    def hangs() -> None:
-        assert threading.get_ident() != tick
-        inside.set()
-        let_go.wait()
-        opening()
-
-    nvml.nvmlInit = hangs  # type: ignore[method-assign]
+    inside, let_go = hanging(nvml)
     a.lost = True
     meter.read()
     now = RETRY_S
@@ -233,14 +239,7 @@ def test_closed_while_the_driver_is_away() -> None:
     nvml, a, _ = two()
     now = 0.0
     meter = NvmlMeter(nvml=nvml, clock=lambda: now)
-    let_go, inside, opening = threading.Event(), threading.Event(), nvml.nvmlInit
-
-    def hangs() -> None:
-        inside.set()
-        let_go.wait()
-        opening()
-
-    nvml.nvmlInit = hangs  # type: ignore[method-assign]
+    inside, let_go = hanging(nvml)
     a.lost = True
     meter.read()
     now = RETRY_S
