@@ -50,6 +50,9 @@ class Slow:
 
         monkeypatch.setattr(solved, "plan", plan)
 
+    async def begun(self) -> None:
+        assert await asyncio.to_thread(self.began.wait, PATIENCE_S)
+
 
 def test_a_pause_is_in_force_at_once_and_stays_though_a_solve_runs(
     grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
@@ -58,7 +61,7 @@ def test_a_pause_is_in_force_at_once_and_stays_though_a_solve_runs(
         loop, _ = await started(grid, store)
         slow = Slow(monkeypatch)
         wish = asyncio.create_task(loop.override(150.0, 3600))
-        await asyncio.to_thread(slow.began.wait, PATIENCE_S)
+        await slow.begun()
         paused = await loop.pause("fire")  # though the solver has the override in hand
         assert paused.paused
         slow.go.set()
@@ -78,7 +81,7 @@ def test_of_two_wishes_the_newest_is_served_to_both(
         loop, _ = await started(grid, store)
         slow = Slow(monkeypatch)
         first = asyncio.create_task(loop.override(150.0, 3600))
-        await asyncio.to_thread(slow.began.wait, PATIENCE_S)
+        await slow.begun()
         second = asyncio.create_task(loop.override(250.0, 3600))
         await asyncio.sleep(0)  # it is wished now
         slow.go.set()
@@ -97,7 +100,7 @@ def test_a_wish_is_followed_though_its_caller_is_gone_while_it_is_solved(
         loop, _ = await started(grid, store)
         slow = Slow(monkeypatch)
         wish = asyncio.create_task(loop.override(150.0, 3600))
-        await asyncio.to_thread(slow.began.wait, PATIENCE_S)
+        await slow.begun()
         wish.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wish
