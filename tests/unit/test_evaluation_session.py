@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole evaluations against a real control plane; the engine alone is a stand-in."""
+"""Whole evaluations against a real control plane; the engine is a stand-in that adds up."""
 
 import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,124 +13,52 @@ from typing import Any
 import control_plane
 import grpc
 import pytest
+from sums_session import (
+    LEVELS,
+    RIGHT,
+    TIMEOUT_S,
+    Engine,
+    Idle,
+    configured,
+    control_of,
+    evaluated,
+    in_tritons_place,
+    open_session,
+    status,
+)
 from waiting import PATIENCE_S
 
 from sprout.config import Config, EvaluateConfig
 from sprout.console import evaluate as console
 from sprout.errors import EvaluationError, RequestCancelled, RequestError, SproutError
-from sprout.evaluate import answering, asking, findings, journal, session
+from sprout.evaluate import asking, findings, journal, session
 from sprout.evaluate.answering import Answering
-from sprout.evaluate.answers import Answer, Judged, Question
+from sprout.evaluate.answers import Answer, Question
 from sprout.evaluate.journal import Journal
 from sprout.evaluate.judges.account import Rates
 from sprout.evaluate.judges.verdict import Verdict
 from sprout.evaluate.judging import Judging
 from sprout.evaluate.run import Evaluation, Price, Progress
-from sprout.evaluate.session import Options, Session
+from sprout.evaluate.session import Options
 from sprout.evaluate.traffic import Gate
-from sprout.serve import client
-from sprout.serve.client import Receipt
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
-
-LEVELS = ("L0", "L1", "L2")
-# Of ten sums, how many each level gets right.
-RIGHT = {"L0": 10, "L1": 9, "L2": 3}
-TIMEOUT_S = PATIENCE_S
-
-
-class Engine:
-    """Adds up, and at shorter levels errs in some; idle otherwise."""
-
-    def __init__(self, fails: Callable[[Question], bool] = lambda _: False) -> None:
-        self.asked: list[str] = []
-        self.error: type[Exception] = SproutError  # of what fails
-        self.joules = 0.0  # of all that it answered
-        self.max_tokens: dict[str, int] = {}
-        self.traffic: Any = Idle()
-        self.given: dict[str, Any] = {}  # by the session
-        self._fails = fails
-
-    def ask(
-        self, question: Question, level: str, max_tokens: int, on_text: Callable[[str], None]
-    ) -> client.Answer:
-        self.asked.append(question.id)
-        self.max_tokens[question.id] = max_tokens
-        if self._fails(question):
-            raise self.error("the engine is away")
-        number = int(question.id.removeprefix("sum-"))
-        right = number % 10 < RIGHT[level]
-        text = f"It is {int(question.reference) + (not right)}."
-        receipt = Receipt(LEVELS.index(level), 1, 6.0 / (1 + LEVELS.index(level)), 0.5, 300.0)
-        self.joules += receipt.energy_joules
-        return client.Answer(text, 1, 5, 20 >> LEVELS.index(level), receipt=receipt)
-
-    def close(self) -> None: ...
-
-
-class Idle:
-    def clients(self, own: int) -> int | None:
-        return 0
-
-
-@pytest.fixture
-def prompts(tmp_path: Path) -> Path:
-    file = tmp_path / "sums.jsonl"
-    lines = [
-        {"id": f"sum-{i}", "task": "sums", "prompt": f"{i} + 1?", "final_answer": str(i + 1)}
-        for i in range(80)
-    ]
-    file.write_text("\n".join(map(json.dumps, lines)))
-    return file
 
 
 @pytest.fixture
 def engine(monkeypatch: pytest.MonkeyPatch) -> Engine:
-    made = Engine()
-
-    def fake(cfg: Config, address: str, levels: Any, **given: Any) -> tuple[Answering, Engine]:
-        made.given = given
-        gate = Gate(made.traffic, 1, hold_s=0.05, poll_s=0.001)
-        own = Answering(
-            made, gate, levels, concurrency=1, max_tokens=64, retries=0, energy_estimated=False
-        )
-        return own, made
-
-    monkeypatch.setattr(answering, "answering", fake)
-    return made
+    return in_tritons_place(monkeypatch)
 
 
 @pytest.fixture
-def cfg(tmp_path: Path, prompts: Path) -> Config:
-    made = control_plane.configure(tmp_path / "state")
-    evaluate = EvaluateConfig(
-        prompts_file=prompts, judge={"kind": "exact"}, schedule={"least_prompts": 20}
-    )
-    return made.model_copy(update={"evaluate": evaluate})
+def cfg(tmp_path: Path) -> Config:
+    return configured(tmp_path)
 
 
 @pytest.fixture
 def control(cfg: Config) -> Iterator[ControlStub]:
-    with (
-        control_plane.running(cfg) as address,
-        control_plane.stub_of(address) as stub,
-    ):
-        control_plane.first(stub)
+    with control_of(cfg) as stub:
         yield stub
-
-
-def status(control: ControlStub) -> pb.Status:
-    return control.GetStatus(pb.GetStatusRequest(), timeout=TIMEOUT_S)
-
-
-def evaluated(cfg: Config) -> list[Judged]:
-    """What the newest evaluation judged."""
-    found = next(journal.finished(cfg.stack.state / "evaluations"))
-    return [one for entry in found.entries if (one := entry.judged) is not None]
-
-
-def open_session(cfg: Config, control: ControlStub, **given: Any) -> Session:
-    return Session(cfg, control, "127.0.0.1:1", Options(**given))
 
 
 def test_q_moves_the_policy_moves_and_the_status_says_why(
@@ -344,94 +272,6 @@ def test_a_rule_s_evaluation_with_too_few_that_can_be_judged_has_no_q(
     with pytest.raises(EvaluationError, match="16 prompts could be judged and 20"):
         by_rule.run(by_rule.sample())
     assert not status(control).evaluation.HasField("latest")
-
-
-@pytest.mark.parametrize("trigger", ["operator", "never evaluated; 72 h"])
-def test_a_report_that_nobody_acknowledged_is_sent_again_as_it_was(
-    cfg: Config,
-    control: ControlStub,
-    engine: Engine,
-    monkeypatch: pytest.MonkeyPatch,
-    trigger: str,
-) -> None:
-    class KilledError(Exception): ...
-
-    def die(*_: object) -> None:
-        raise KilledError
-
-    first = open_session(cfg, control, whole=True, trigger="never evaluated; 71 h")
-    with monkeypatch.context() as patched:
-        patched.setattr(Journal, "finish", die)
-        with pytest.raises(KilledError):
-            first.run(first.sample())
-    reported = status(control).evaluation.latest
-    engine.asked.clear()
-    second = open_session(cfg, control, whole=True, trigger=trigger)
-    assert second.run(second.sample()) == reported
-    assert not engine.asked
-    kept = next(journal.finished(cfg.stack.state / "evaluations"))
-    assert kept.id == reported.id
-    third = open_session(cfg, control, whole=True, trigger=trigger)
-    new = third.run(third.sample())
-    assert new is not None
-    assert new.id != reported.id
-
-
-def test_the_same_findings_for_another_reason_are_the_same_evaluation(
-    cfg: Config, control: ControlStub, engine: Engine
-) -> None:
-    made = open_session(cfg, control, whole=True)
-    found = made.run(made.sample())
-    assert found is not None
-    again = pb.Evaluation()
-    again.CopyFrom(found)
-    again.trigger = "never evaluated; 72 h"
-    control.ReportEvaluation(pb.ReportEvaluationRequest(evaluation=again), timeout=TIMEOUT_S)
-    assert status(control).evaluation.latest == found
-    again.unusable += 1
-    with pytest.raises(grpc.RpcError, match="another evaluation has the id"):
-        control.ReportEvaluation(pb.ReportEvaluationRequest(evaluation=again), timeout=TIMEOUT_S)
-
-
-def test_one_that_did_not_arrive_is_delivered_before_another_begins(
-    cfg: Config, control: ControlStub, engine: Engine
-) -> None:
-    first = open_session(cfg, control, whole=True)
-    with control_plane.stub_of("127.0.0.1:1") as away:
-        first._control = SimpleNamespace(ReportEvaluation=away.ReportEvaluation)  # type: ignore
-        with pytest.raises(grpc.RpcError):
-            first.run(first.sample())
-    assert not status(control).evaluation.HasField("latest")
-    other = open_session(cfg, control, whole=True, seed=5)
-    found = other.run(other.sample())
-    ids = [one.id for one in journal.finished(cfg.stack.state / "evaluations")]
-    listed = control.ListEvaluations(pb.ListEvaluationsRequest(), timeout=TIMEOUT_S).evaluations
-    assert found is not None
-    assert sorted(ids) == sorted(one.id for one in listed)
-    assert len(ids) == 2
-    assert found.id in ids
-
-
-def test_a_report_that_is_refused_is_not_sent_for_ever(
-    cfg: Config, control: ControlStub, engine: Engine
-) -> None:
-    first = open_session(cfg, control, whole=True)
-    real = first._message
-
-    def wrong(*given: Any, **named: Any) -> pb.Evaluation:
-        made = real(*given, **named)
-        made.levels.append("L9")
-        return made
-
-    first._message = wrong  # type: ignore[method-assign]
-    with pytest.raises(EvaluationError, match="refused"):
-        first.run(first.sample())
-    engine.asked.clear()
-    second = open_session(cfg, control, whole=True)
-    found = second.run(second.sample())
-    assert found is not None
-    assert not engine.asked  # the judgments were no worse for it
-    assert status(control).evaluation.latest.id == found.id
 
 
 def test_another_engine_s_answers_are_another_evaluation(
