@@ -103,7 +103,9 @@ def code_of(error: pytest.ExceptionInfo[grpc.RpcError]) -> grpc.StatusCode:
 
 
 def openssl(*arguments: str, cwd: Path) -> None:
-    subprocess.run(["openssl", *arguments], cwd=cwd, check=True, capture_output=True, timeout=30)
+    subprocess.run(
+        ["openssl", *arguments], cwd=cwd, check=True, capture_output=True, timeout=WAIT_S
+    )
 
 
 def make_authority(folder: Path) -> Path:

@@ -55,7 +55,7 @@ def test_tokens_leave_as_they_come(server: Any, client: EngineClient) -> None:
     def halting(handler: Any) -> None:
         handler.begin()
         handler.event(server.token(10))
-        held.wait(10)
+        held.wait(PATIENCE_S)
         handler.close_connection = True
 
     server.plans.put(halting)
@@ -165,7 +165,7 @@ def test_silent_engine_counts_as_hung(dialect: Dialect) -> None:
     server = dialect.server()
     client = dialect.connect(server, stall_s=0.5)
     over = threading.Event()
-    server.plans.put(lambda handler: (handler.begin(), over.wait(10)))
+    server.plans.put(lambda handler: (handler.begin(), over.wait(PATIENCE_S)))
     try:
         recorder = ask(client).wait()
         assert isinstance(recorder.error, EngineUnavailable)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from sprout.config import Config, load
 from sprout.console import evaluate as console
@@ -53,9 +54,9 @@ def test_the_watch_ends_when_it_is_told_to() -> None:
     made = Watch(look, lambda _: None, look_s=3600)
     thread = threading.Thread(target=made.run)
     thread.start()
-    assert looked.wait(10)
+    assert looked.wait(PATIENCE_S)
     made.stop()
-    thread.join(10)
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from waiting import PATIENCE_S
 
 from sprout.energy.tally import Memory
 from sprout.energy.triton import TritonMeter, samples
@@ -178,7 +179,7 @@ def test_asks_on_a_thread_of_its_own(triton: Triton) -> None:
     triton.show(1)
     meter = TritonMeter(triton.url, poll_s=0.01)
     triton.asked.clear()
-    assert triton.asked.wait(30)
+    assert triton.asked.wait(PATIENCE_S)
     meter.close()
 
 

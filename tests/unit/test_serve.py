@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 from sprout.config import Config, load
 from sprout.errors import ConfigError, PrerequisiteError, StackError
@@ -163,14 +164,14 @@ def test_addresses_are_ones_to_connect_to(host: str, wanted: str, tmp_path: Path
 
 
 def test_stale_processes_are_killed_and_strangers_are_not(paths: StackPaths) -> None:
-    sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(60)"]
+    sleep = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
     ours = subprocess.Popen(sleep, env={"SPROUT_CONFIG": str(paths.config)}, start_new_session=True)
     stranger = subprocess.Popen(sleep, env={}, start_new_session=True)
     try:
         paths.pid("agent").write_text(str(ours.pid))
         paths.pid("engine").write_text(str(stranger.pid))
         clean_stale(paths)
-        assert ours.wait(5) == -9
+        assert ours.wait(PATIENCE_S) == -9
         assert stranger.poll() is None
         assert not list((paths.state / "pids").iterdir())
     finally:

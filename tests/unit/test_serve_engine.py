@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from completions_server import CompletionsServer
+from waiting import PATIENCE_S
 
 from sprout.config import Config, EnergyConfig, load
 from sprout.engines.settings import SlotSettings
@@ -308,7 +309,7 @@ def test_vllm_is_started_watched_started_again_and_stopped(local: Config) -> Non
     assert len(set(pids)) == 2
     assert unit.restarts == 1
     assert seen == ["the-model", "the-model"]
-    assert all(start_time(pid) is None or wait_gone(pid, 5.0) for pid in pids)
+    assert all(start_time(pid) is None or wait_gone(pid, PATIENCE_S) for pid in pids)
     said = paths.log("engine").read_text()
     assert said.count("offline=1") == 2
     names = re.findall(r"segment=(\w+)", said)

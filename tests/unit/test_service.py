@@ -5,7 +5,6 @@ import asyncio
 import json
 import math
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import pairwise
@@ -132,20 +131,15 @@ def test_kill_switch_is_on_every_watch_before_the_next_look(tmp_path: Path) -> N
             watch.cancel()
 
 
-def test_watchers_hear_the_same_policy_again_before_half_its_life(tmp_path: Path) -> None:
+def test_watchers_hear_the_same_policy_again(tmp_path: Path) -> None:
+    """How early: test_control_loop.py, on a clock of its own."""
     with running(configure(tmp_path, ttl_s=0.9)) as address, stub_of(address) as stub:
         watch = stub.WatchPolicy(pb.WatchPolicyRequest(), timeout=WAIT_S)
-        heard = []
-        for policy in watch:
-            heard.append((time.monotonic(), policy))
-            if len(heard) == 5:
-                break
+        heard = [next(watch) for _ in range(5)]
         watch.cancel()
-        assert len({(p.epoch, p.counter, p.seed) for _, p in heard}) == 1
-        gaps = [b - a for (a, _), (b, _) in pairwise(heard)]
-        assert max(gaps) < 0.9
-        assert sorted(gaps)[len(gaps) // 2] < 0.9 / 2
-        assert heard[-1][1].issued_at.ToNanoseconds() > heard[0][1].issued_at.ToNanoseconds()
+        assert len({(policy.epoch, policy.counter, policy.seed) for policy in heard}) == 1
+        for one, later in pairwise(heard):
+            assert later.issued_at.ToNanoseconds() > one.issued_at.ToNanoseconds()
 
 
 def test_override_on_the_wire(tmp_path: Path) -> None:
