@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from _ablation import Array, Indices
 
-from sprout.errors import InfeasibleError
 from sprout.replay.measure import measure
 from sprout.replay.window import Plan, Solver, Window
 
@@ -30,13 +29,10 @@ class Run:
 
     def gain(self, at: Indices | slice = slice(None)) -> float:
         """Saving of some hours less that of the best static mix, in hindsight, at their mean
-        preference. nan where no static mix has that much."""
-        costs = self.costs_g[at].mean(axis=0)
-        wanted = float(self.preference[at].mean())
-        try:
-            mix = Solver(len(costs)).mix(costs, self.ratios[at].mean(axis=0), wanted)
-        except InfeasibleError:
-            return float("nan")
+        preference; of the most preferred one where no static mix has that much."""
+        costs, ratios = self.costs_g[at].mean(axis=0), self.ratios[at].mean(axis=0)
+        wanted = min(float(self.preference[at].mean()), float(ratios.max()))
+        mix = Solver(len(costs)).mix(costs, ratios, wanted)
         return float((costs @ mix - self.grams[at].mean()) / costs[0])
 
 

@@ -36,6 +36,8 @@ def show(found: dict[str, Any]) -> str:
         f"means of {len(found['windows'])} windows; {found['draws']} resamples of prompts",
         "",
     ]
+    if "levels" not in found:
+        return "\n".join([*lines, *_bank(found)])
     wanted = list(dict.fromkeys(row["preference_pct"] for row in found["levels"]))
     at = {(row["scheme"], row["preference_pct"]): row["saving_pct"] for row in found["levels"]}
     for preference in wanted:

@@ -13,7 +13,8 @@ paired; with policies held fixed. BANK has several evaluators (`--seeds`); its g
 static mix has an interval over blocks of days and over seeds.
 
     OPENBLAS_NUM_THREADS=1 python benchmarks/bench_ablation.py --bundle DIR [--draws 200]
-        [--seeds 4] [--held-out preferred|task] [--jobs 2] [--json FILE]
+        [--seeds 4] [--held-out preferred|task] [--only-bank]
+        [--jobs 2] [--json FILE]
 """
 
 import argparse
@@ -149,27 +150,34 @@ def study(whole: Bundle, given: argparse.Namespace) -> dict[str, Any]:
     fork = multiprocessing.get_context("fork")
     learnt, left = halves(whole, given.held_out) if given.held_out else (whole, whole)
     with fork.Pool(given.jobs) as pool:
-        bundles = [learnt, *(biased(learnt, points) for points in BIASES)]
+        wrong = () if given.only_bank else BIASES
+        bundles = [learnt, *(biased(learnt, points) for points in wrong)]
         predictor, *judges = pool.map(fitted, bundles, chunksize=1)
     base = Prompted(left, predictor)
     windows = [(zone, start) for zone in left.zones for start in left.meta.starts]
     STUDY = Study(left, base, Counted(base, given.draws), windows)
-    kinds = dict(zip(BIASES, judges, strict=True))
-    STUDY.wrong = wrongs(base, left, STUDY.counted, kinds)
+    kinds = dict(zip(wrong, judges, strict=True))
+    STUDY.wrong = wrongs(base, left, STUDY.counted, kinds) if wrong else []
     numbers, seeds = range(len(windows)), range(given.seeds)
     jobs = [(n, BANK_TARGET, s) for n in numbers for s in seeds]
     some = seeds[:FRONTIER_SEEDS]
-    jobs += [(n, target, s) for n in numbers for target in MORE_BANK_TARGETS for s in some]
+    if not given.only_bank:
+        jobs += [(n, target, s) for n in numbers for target in MORE_BANK_TARGETS for s in some]
     with fork.Pool(given.jobs) as pool:
-        plans = dict(zip(jobs, pool.map(run_bank, jobs, chunksize=1), strict=True))
-    STUDY.banks = plans
-    with fork.Pool(given.jobs) as pool:
-        found = pool.map(cells, numbers, chunksize=1)
+        STUDY.banks = dict(zip(jobs, pool.map(run_bank, jobs, chunksize=1), strict=True))
+    found: list[Any] = []
+    if not given.only_bank:
+        with fork.Pool(given.jobs) as pool:
+            found = pool.map(cells, numbers, chunksize=1)
     bank_runs = {
         how: gains(
             [
                 [
-                    run_of(STUDY.window(n, s), plans[n, BANK_TARGET, s], assessed=how == "assessed")
+                    run_of(
+                        STUDY.window(n, s),
+                        STUDY.banks[n, BANK_TARGET, s],
+                        assessed=how == "assessed",
+                    )
                     for s in seeds
                 ]
                 for n in numbers
@@ -184,7 +192,7 @@ def study(whole: Bundle, given: argparse.Namespace) -> dict[str, Any]:
         "draws": given.draws,
         "seeds": given.seeds,
         "windows": [f"{zone} {start}" for zone, start in windows],
-        **savings([each[0] for each in found], WANTED),
+        **(savings([each[0] for each in found], WANTED) if found else {}),
         "bank": bank_runs,
         "sensitivity": sensitivities([each[1] for each in found]),
     }
@@ -198,6 +206,7 @@ if __name__ == "__main__":
     parser.add_argument("--draws", type=int, default=200, help="resamples of the prompts")
     parser.add_argument("--seeds", type=int, default=4, help="of BANK's evaluator")
     parser.add_argument("--held-out", choices=("preferred", "task"))
+    parser.add_argument("--only-bank", action="store_true", help="its gain on static mixes alone")
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()

@@ -162,6 +162,8 @@ def test_the_best_static_mix_gains_nothing_on_itself(window: Window) -> None:
     assert run.gain() <= 1e-9
     better = replace(run, grams=run.grams - 0.1 * run.costs_g[:, 0].mean())
     assert better.gain() == pytest.approx(run.gain() + 0.1)
+    above = replace(run, preference=run.preference + 1.0)  # more than any static mix has
+    assert above.gain() == pytest.approx(run.saving)  # all L0 saves nothing
     found = gains([[run, better], [run, better]])
     centre, low, high = found["mean_blocks_of_1_days"]
     assert centre == pytest.approx(100 * (run.gain() + 0.05))
