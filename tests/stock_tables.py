@@ -6,11 +6,10 @@ to a scalar, "ragged" allow_ragged_batch; a type in lower case is a placeholder.
 serves encoder-decoder, multimodal, prompt-tuned and draft models: Sprout has text for decoders.
 """
 
-INPUTS = {
-    "ensemble": """
+# Of both models that clients call.
+TEXT_INPUTS = """
         text_input STRING 1
         max_tokens INT32 1
-        num_return_sequences INT32 1 ?
         bad_words STRING -1 ?
         stop_words STRING -1 ?
         exclude_input_in_output BOOL 1 ?
@@ -25,47 +24,33 @@ INPUTS = {
         presence_penalty FP32 1 ?
         frequency_penalty FP32 1 ?
         seed UINT64 1 ?
+        beam_width INT32 1 ?
+        stream BOOL 1 ?
+        embedding_bias_words STRING -1 ?
+        embedding_bias_weights FP32 -1 ?
+"""
+INPUTS = {
+    "ensemble": f"""
+        {TEXT_INPUTS}
+        num_return_sequences INT32 1 ?
         return_log_probs BOOL 1 ?
         return_context_logits BOOL 1 ?
         return_generation_logits BOOL 1 ?
         return_perf_metrics BOOL 1 ?
         return_num_input_tokens BOOL 1 ?
         return_num_output_tokens BOOL 1 ?
-        beam_width INT32 1 ?
-        stream BOOL 1 ?
-        embedding_bias_words STRING -1 ?
-        embedding_bias_weights FP32 -1 ?
         lora_task_id UINT64 1 ?
         lora_weights FP16 -1,-1 ? ragged
         lora_config INT32 -1,3 ? ragged
         guided_decoding_guide_type STRING 1 ? ragged
         guided_decoding_guide STRING 1 ? ragged
     """,
-    "tensorrt_llm_bls": """
-        text_input STRING 1
-        max_tokens INT32 1
-        bad_words STRING -1 ?
-        stop_words STRING -1 ?
-        exclude_input_in_output BOOL 1 ?
-        end_id INT32 1 ?
-        pad_id INT32 1 ?
-        top_k INT32 1 ?
-        top_p FP32 1 ?
-        temperature FP32 1 ?
-        length_penalty FP32 1 ?
-        repetition_penalty FP32 1 ?
-        min_tokens INT32 1 ?
-        presence_penalty FP32 1 ?
-        frequency_penalty FP32 1 ?
-        seed UINT64 1 ?
+    "tensorrt_llm_bls": f"""
+        {TEXT_INPUTS}
         return_log_probs BOOL 1 ? []
         return_context_logits BOOL 1 ? []
         return_generation_logits BOOL 1 ? []
         num_return_sequences INT32 1 ? []
-        beam_width INT32 1 ?
-        stream BOOL 1 ?
-        embedding_bias_words STRING -1 ?
-        embedding_bias_weights FP32 -1 ?
         lora_task_id UINT64 1 ? []
         return_perf_metrics BOOL 1 ? []
         return_num_input_tokens BOOL 1 ? []

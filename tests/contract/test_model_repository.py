@@ -38,31 +38,6 @@ STOCK_VALUES = {
 }
 
 # "?" = optional, "[]" = reshaped to a scalar
-SAMPLING = """
-    temperature FP32 1 ?
-    repetition_penalty FP32 1 ?
-    min_tokens INT32 1 ?
-    presence_penalty FP32 1 ?
-    frequency_penalty FP32 1 ?
-    seed UINT64 1 ?
-"""
-TEXT_INPUTS = f"""
-    text_input STRING 1
-    max_tokens INT32 1
-    bad_words STRING -1 ?
-    stop_words STRING -1 ?
-    exclude_input_in_output BOOL 1 ?
-    end_id INT32 1 ?
-    pad_id INT32 1 ?
-    top_k INT32 1 ?
-    top_p FP32 1 ?
-    length_penalty FP32 1 ?
-    beam_width INT32 1 ?
-    stream BOOL 1 ?
-    embedding_bias_words STRING -1 ?
-    embedding_bias_weights FP32 -1 ?
-    {SAMPLING}
-"""
 COUNTED = f"""
     batch_index INT32 1
     sequence_index INT32 1
@@ -82,30 +57,21 @@ RECEIPT = """
     carbon_intensity FP32 1
 """
 STOCK_INPUTS = {
-    "ensemble": f"""{TEXT_INPUTS}
+    "ensemble": f"""{stock.TEXT_INPUTS}
         num_return_sequences INT32 1 ?
         return_log_probs BOOL 1 ?
         return_perf_metrics BOOL 1 ?
         return_num_input_tokens BOOL 1 ?
         return_num_output_tokens BOOL 1 ?
     """,
-    "tensorrt_llm_bls": f"""{TEXT_INPUTS}
+    "tensorrt_llm_bls": f"""{stock.TEXT_INPUTS}
         num_return_sequences INT32 1 ? []
         return_log_probs BOOL 1 ? []
         return_perf_metrics BOOL 1 ? []
         return_num_input_tokens BOOL 1 ? []
         return_num_output_tokens BOOL 1 ? []
     """,
-    "preprocessing": """
-        QUERY STRING 1
-        REQUEST_OUTPUT_LEN INT32 1
-        BAD_WORDS_DICT STRING -1 ?
-        STOP_WORDS_DICT STRING -1 ?
-        EMBEDDING_BIAS_WORDS STRING -1 ?
-        EMBEDDING_BIAS_WEIGHTS FP32 -1 ?
-        END_ID INT32 1 ?
-        PAD_ID INT32 1 ?
-    """,
+    "preprocessing": stock.INPUTS["preprocessing"],
     "tensorrt_llm": """
         input_ids INT32 -1 ?
         input_lengths INT32 1 []
@@ -134,10 +100,7 @@ STOCK_INPUTS = {
         stop BOOL 1 ? []
         streaming BOOL 1 ? []
     """,
-    "postprocessing": """
-        TOKENS_BATCH INT32 -1,-1
-        SEQUENCE_LENGTH INT32 -1
-    """,
+    "postprocessing": stock.INPUTS["postprocessing"],
 }
 STOCK_OUTPUTS = {
     "ensemble": ANSWER,
@@ -148,7 +111,7 @@ STOCK_OUTPUTS = {
         sequence_length INT32 -1
         {COUNTED}
     """,
-    "postprocessing": "OUTPUT STRING -1",
+    "postprocessing": stock.OUTPUTS["postprocessing"],
 }
 # What Sprout adds; a stock client never meets a required one.
 ADDED_INPUTS = {

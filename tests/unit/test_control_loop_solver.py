@@ -14,10 +14,12 @@ from waiting import PATIENCE_S, wait_beside
 from sprout.config import Config
 from sprout.control import solved
 from sprout.control.inputs import Group, Inputs, inputs_of
+from sprout.control.loop import Loop
 from sprout.control.plan import Plan
 from sprout.control.store import Store
 from sprout.optimize.floor import Range
 from sprout.profile import LevelProfile
+from sprout.v1 import control_pb2 as pb
 
 
 @pytest.fixture
@@ -50,8 +52,15 @@ class Slow:
 
         monkeypatch.setattr(solved, "plan", plan)
 
-    async def begun(self) -> None:
-        assert await asyncio.to_thread(self.began.wait, PATIENCE_S)
+
+async def override_in_hand(
+    loop: Loop, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Slow, asyncio.Task[pb.Policy]]:
+    """A solver that is at a wish, and the wish."""
+    slow = Slow(monkeypatch)
+    wish = asyncio.create_task(loop.override(150.0, 3600))
+    assert await asyncio.to_thread(slow.began.wait, PATIENCE_S)
+    return slow, wish
 
 
 def test_a_pause_is_in_force_at_once_and_stays_though_a_solve_runs(
@@ -59,9 +68,7 @@ def test_a_pause_is_in_force_at_once_and_stays_though_a_solve_runs(
 ) -> None:
     async def scenario() -> None:
         loop, _ = await started(grid, store)
-        slow = Slow(monkeypatch)
-        wish = asyncio.create_task(loop.override(150.0, 3600))
-        await slow.begun()
+        slow, wish = await override_in_hand(loop, monkeypatch)
         paused = await loop.pause("fire")  # though the solver has the override in hand
         assert paused.paused
         slow.go.set()
@@ -79,9 +86,7 @@ def test_of_two_wishes_the_newest_is_served_to_both(
 ) -> None:
     async def scenario() -> None:
         loop, _ = await started(grid, store)
-        slow = Slow(monkeypatch)
-        first = asyncio.create_task(loop.override(150.0, 3600))
-        await slow.begun()
+        slow, first = await override_in_hand(loop, monkeypatch)
         second = asyncio.create_task(loop.override(250.0, 3600))
         await asyncio.sleep(0)  # it is wished now
         slow.go.set()
@@ -98,9 +103,7 @@ def test_a_wish_is_followed_though_its_caller_is_gone_while_it_is_solved(
 ) -> None:
     async def scenario() -> None:
         loop, _ = await started(grid, store)
-        slow = Slow(monkeypatch)
-        wish = asyncio.create_task(loop.override(150.0, 3600))
-        await slow.begun()
+        slow, wish = await override_in_hand(loop, monkeypatch)
         wish.cancel()
         with pytest.raises(asyncio.CancelledError):
             await wish
