@@ -35,7 +35,19 @@ STEEP = 2.0  # ends so far apart are divided up in their logarithm
 
 
 @dataclass(frozen=True)
+class _Units:
+    cost: float  # grams
+    gain: float
+
+    @property
+    def price(self) -> float:
+        return self.cost / self.gain
+
+
+@dataclass(frozen=True)
 class _Point:
+    """All in units that make them about 1: `_Units`."""
+
     price: float
     cost: float
     gain: float
@@ -54,13 +66,13 @@ def meet(
     if not 4 <= many <= MOST_PRICES:
         raise ValueError(f"together is {many}: 4 to {MOST_PRICES}")
     w = weights / weights.sum()
-    scale = float((w @ costs_g).max()) or 1.0
-    size = max(float(np.abs(w @ row.gains).max()), 1e-12)
-    means = Means(costs_g / scale, weights, [row.gains / size], device)
-    least = row.least / size
+    cost, gain = (float(np.abs(w @ each).max()) for each in (costs_g, row.gains))
+    units = _Units(cost or 1.0, max(gain, 1e-12))
+    means = Means(costs_g, weights, [row.gains], device)
+    least = row.least / units.gain
 
     def points(prices: Array) -> list[_Point]:
-        found = means.at(prices[:, None])
+        found = means.at(prices[:, None] * units.price) / (units.cost, units.gain)
         return [_Point(p, *v) for p, v in zip(prices.tolist(), found.tolist(), strict=True)]
 
     def bound(point: _Point) -> float:
@@ -71,12 +83,12 @@ def meet(
     passes, best = 1, max(known, key=bound)
     low, high = _around(known, least)
     if low is None:
-        return _solution(row, scale, size, [(known[0], 1.0)], marginal=0.0, gap=0.0, passes=1)
+        return _solution(row, units, [(known[0], 1.0)], marginal=0.0, gap=0.0, passes=1)
     if high is None:
         lacks = least - known[-1].gain
         if lacks > 10 * ENOUGH:
             raise InfeasibleError(
-                f"{row.name}: {row.least:.6g} is {lacks * size:.6g} more than can be had"
+                f"{row.name}: {row.least:.6g} is {lacks * units.gain:.6g} more than can be had"
             )
         high = low = known[-1]
     while True:
@@ -85,7 +97,7 @@ def meet(
         between = _between(low, high, least, many)
         if gap <= ENOUGH or len(between) == 0 or passes == MOST_PASSES:
             blend = [(low, 1 - part), (high, part)]
-            return _solution(row, scale, size, blend, marginal=best.price, gap=gap, passes=passes)
+            return _solution(row, units, blend, marginal=best.price, gap=gap, passes=passes)
         found = points(between)
         passes, best = passes + 1, max(best, *found, key=bound)
         low, high = _ends(_around([low, *found, high], least))
@@ -123,20 +135,25 @@ def _between(low: _Point, high: _Point, least: float, many: int) -> Array:
 
 def _solution(
     row: Row,
-    scale: float,
-    size: float,
+    units: _Units,
     blend: list[tuple[_Point, float]],
     *,
     marginal: float,
     gap: float,
     passes: int,
 ) -> Solution:
-    """blend: ends and their shares; scale and size: what costs and gains were divided by."""
+    """blend: ends and their shares."""
     used = [(point, share) for point, share in blend if share > SHARE]
     fractions = np.array([share for _, share in used])
     fractions /= fractions.sum()
-    vectors = np.array([[point.price * scale / size] for point, _ in used])
-    cost = float(fractions @ [point.cost for point, _ in used]) * scale
-    reached = np.array([float(fractions @ [point.gain for point, _ in used]) * size])
-    prices = Prices((row.name,), vectors, fractions)
-    return Solution(prices, np.array([marginal * scale / size]), cost, reached, gap * scale, passes)
+    vectors = np.array([[point.price * units.price] for point, _ in used])
+    cost = float(fractions @ [point.cost for point, _ in used]) * units.cost
+    reached = np.array([float(fractions @ [point.gain for point, _ in used]) * units.gain])
+    return Solution(
+        Prices((row.name,), vectors, fractions),
+        np.array([marginal * units.price]),
+        cost,
+        reached,
+        gap * units.cost,
+        passes,
+    )
