@@ -5,6 +5,7 @@
 // once: the warps of a block share its prompts and divide up the prices, and what one has read
 // the others find in the first cache.
 #include <algorithm>
+#include <mutex>
 #include <stdexcept>
 #include <vector>
 
@@ -214,6 +215,19 @@ void upload(T* to, const T* from, std::size_t count) {
   check(cudaMemcpy(to, from, count * sizeof(T), cudaMemcpyHostToDevice), "cudaMemcpy");
 }
 
+// Kept from pass to pass: to ask for memory takes longer than many a pass.
+struct Scratch {
+  double* of(std::size_t count) {
+    if (count > size) {
+      array = DeviceArray<double>(count);
+      size = count;
+    }
+    return array.get();
+  }
+  DeviceArray<double> array;
+  std::size_t size = 0;
+};
+
 class CudaTable final : public PriceTable {
  public:
   explicit CudaTable(const Scores& scores) : PriceTable(scores) {
@@ -250,10 +264,14 @@ class CudaTable final : public PriceTable {
     laid_ = {n, levels(), rows(), costs_.get(), gains_.get(), weights_.get(), order_.get()};
   }
 
-  double device_seconds() override { return timed_ ? watch_.seconds() : 0.0; }
+  double device_seconds() override {
+    const std::lock_guard turn(one_at_a_time_);
+    return timed_ ? watch_.seconds() : 0.0;
+  }
 
  private:
   void sum(std::span<const double> prices, std::span<double> out) override {
+    const std::lock_guard turn(one_at_a_time_);
     check(cudaSetDevice(device_), "cudaSetDevice");
     const std::size_t vectors = prices.size() / rows();
     const Way way = way_of(levels(), rows(), vectors);
@@ -274,29 +292,30 @@ class CudaTable final : public PriceTable {
     std::vector<double> given(prices.begin(), prices.end());
     for (std::size_t k = vectors; k < rounds * together; ++k)
       given.insert(given.end(), prices.end() - rows(), prices.end());
-    const DeviceArray<double> there(given.size()), parts(blocks * values), found(rounds * values);
-    upload(there.get(), given.data(), given.size());
+    double* const there = prices_.of(given.size());
+    double* const parts = parts_.of(blocks * values);
+    double* const found = found_.of(rounds * values);
+    upload(there, given.data(), given.size());
     watch_.start(nullptr);
     for (std::size_t round = 0; round < rounds; ++round) {
-      way.kernel<<<blocks, kThreads>>>(laid_, there.get() + round * together * rows(), groups,
-                                       parts.get());
+      way.kernel<<<blocks, kThreads>>>(laid_, there + round * together * rows(), groups, parts);
       check(cudaGetLastError(), "sum_kernel");
-      add_kernel<<<static_cast<unsigned>(values), kThreads>>>(parts.get(), blocks,
-                                                              found.get() + round * values);
+      add_kernel<<<static_cast<unsigned>(values), kThreads>>>(parts, blocks,
+                                                              found + round * values);
       check(cudaGetLastError(), "add_kernel");
     }
     watch_.stop(nullptr);
     timed_ = true;
     std::vector<double> wide(rounds * values);
-    check(
-        cudaMemcpy(wide.data(), found.get(), wide.size() * sizeof(double), cudaMemcpyDeviceToHost),
-        "sum_kernel");
+    check(cudaMemcpy(wide.data(), found, wide.size() * sizeof(double), cudaMemcpyDeviceToHost),
+          "sum_kernel");
     for (std::size_t k = 0; k < vectors; ++k)
       std::copy_n(wide.begin() + static_cast<std::ptrdiff_t>(k * (1 + way.rows)), 1 + rows(),
                   out.begin() + static_cast<std::ptrdiff_t>(k * (1 + rows())));
   }
 
   void take(std::span<const double> prices, std::span<std::uint8_t> out) override {
+    const std::lock_guard turn(one_at_a_time_);
     check(cudaSetDevice(device_), "cudaSetDevice");
     const std::size_t n = prompts(), vectors = prices.size() / rows();
     const DeviceArray<double> there(prices.size());
@@ -317,6 +336,8 @@ class CudaTable final : public PriceTable {
   DeviceArray<std::uint32_t> order_;
   Laid laid_{};
   int device_ = 0, processors_ = 0;
+  Scratch prices_, parts_, found_;
+  std::mutex one_at_a_time_;
   Stopwatch watch_;
   bool timed_ = false;
 };

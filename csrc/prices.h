@@ -31,6 +31,7 @@ struct Scores {
   const double* weights = nullptr;   // (n,), or null: each counts 1
 };
 
+// For any number of threads; on CUDA they take turns.
 class PriceTable {
  public:
   virtual ~PriceTable() = default;

@@ -24,8 +24,8 @@ Array = NDArray[np.float64]
 
 
 class PriceTable:
-    """n prompts of L levels under R rows, copied to where they are worked on. For one thread at a
-    time; `threads` is how many a call works with on the CPU.
+    """n prompts of L levels under R rows, copied to where they are worked on. For any number of
+    threads; `threads` is how many a call works with on the CPU.
 
     ValueError: no prompt, more than 8 levels or 64 rows (8 on "cuda"), shapes that don't fit,
     a number that is not finite, a weight below 0, an unknown device. RuntimeError: "cuda" where it

@@ -2,6 +2,7 @@
 """Totals at many prices on the GPU: the CPU's choices bit for bit, its sums within rounding.
 `scripts/gpu_check` runs this on a GPU."""
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,17 @@ def test_tables_do_not_touch_each_other_nor_what_they_were_made_of() -> None:
     other = PriceTable(costs, gains, device="cuda")
     np.testing.assert_array_equal(other.totals(prices)[:, 0], 1000.0)
     np.testing.assert_array_equal(one.totals(prices), before)
+
+
+def test_threads_take_turns() -> None:
+    costs, gains, _ = scores(5, 100_000, 4, 1, coarse=False)
+    table = PriceTable(costs, gains, device="cuda")
+    given = [prices_for(seed, 1 + seed, 1, coarse=False) for seed in range(8)]
+    expected = [table.totals(prices) for prices in given]
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(20):
+            for found, own in zip(pool.map(table.totals, given), expected, strict=True):
+                np.testing.assert_array_equal(found, own)
 
 
 def test_bad_arguments_are_refused_on_the_gpu_too() -> None:

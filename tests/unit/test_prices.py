@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Totals at many prices: the compiled pass against NumPy, choices bit for bit."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from sprout_ext import reference
 from sprout_ext.prices import MOST_PRICES, PriceTable
-from sprout_ext.sampler import cuda_available
+from sprout_ext.sampler import cuda_available, cuda_built
 
 
 def scores(seed: int, n: int, levels: int, rows: int, *, coarse: bool) -> Any:
@@ -119,6 +121,14 @@ def test_an_unknown_device_or_no_thread_is_refused() -> None:
         PriceTable(ONES, [ONES], device="tpu")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="at least 1"):
         PriceTable(ONES, [ONES], threads=0)
+
+
+NVCC = shutil.which("nvcc") or "/usr/local/cuda/bin/nvcc"  # as csrc/CMakeLists.txt looks for it
+
+
+@pytest.mark.skipif(not Path(NVCC).exists(), reason="no nvcc: CUDA is not compiled here")
+def test_cuda_is_compiled_where_nvcc_is() -> None:
+    assert cuda_built()
 
 
 @pytest.mark.skipif(cuda_available(), reason="there is a GPU: see tests/gpu")
