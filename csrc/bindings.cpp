@@ -27,6 +27,7 @@ using namespace sprout;
 
 void ring_table(py::module_& m);    // ring_bindings.cpp
 void scorer_table(py::module_& m);  // scorer_bindings.cpp
+void prices_table(py::module_& m);  // price_table_bindings.cpp
 
 namespace {
 
@@ -545,4 +546,5 @@ PYBIND11_MODULE(_core, m) {
   clock_table(m);
   ring_table(m);
   scorer_table(m);
+  prices_table(m);
 }

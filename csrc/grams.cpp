@@ -18,15 +18,9 @@ Grams::Grams(std::span<const std::uint32_t> orders, std::uint32_t bits) : bits_(
 
 namespace {
 
-// By comparisons and not by a table: compilers turn it into vector code.
 void fold(const char* from, std::size_t size, char* to) noexcept {
-  for (std::size_t i = 0; i < size; ++i) {
-    const auto byte = static_cast<unsigned char>(from[i]);
-    const bool capital = static_cast<unsigned char>(byte - 'A') < 26;
-    const bool digit = static_cast<unsigned char>(byte - '0') < 10;
-    const auto small = static_cast<unsigned char>(byte | (capital ? 0x20 : 0));
-    to[i] = static_cast<char>(digit ? '0' : small);
-  }
+  for (std::size_t i = 0; i < size; ++i)
+    to[i] = static_cast<char>(fold_byte(static_cast<std::uint8_t>(from[i])));
 }
 
 }  // namespace

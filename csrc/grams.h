@@ -12,6 +12,8 @@
 #include <span>
 #include <string_view>
 
+#include "device.h"
+
 namespace sprout {
 
 static_assert(std::endian::native == std::endian::little, "a gram is read as one word");
@@ -20,6 +22,23 @@ inline constexpr std::size_t kMostBytes = 4096;  // that are read: of a longer t
                                                  // its beginning and half from its end
 inline constexpr std::uint32_t kMostOrder = 8;   // a gram is at most one word
 inline constexpr std::uint32_t kLeastBits = 4, kMostBits = 20;  // of the number of slots
+
+// The slot of a gram of `order` bytes, the first of a word's; 2^bits slots.
+SPROUT_HD std::uint32_t gram_slot(std::uint64_t word, std::uint32_t order,
+                                  std::uint32_t bits) noexcept {
+  std::uint64_t h = ((word << (64 - 8 * order)) | order) * 0x9E3779B97F4A7C15U;
+  h = (h ^ (h >> 32)) * 0xD6E8FEB86659FD93U;
+  return static_cast<std::uint32_t>(h >> (64 - bits));
+}
+
+// A byte as grams see it: A-Z small, every digit 0.
+SPROUT_HD std::uint8_t fold_byte(std::uint8_t byte) noexcept {
+  // By comparisons and not by a table: compilers turn it into vector code.
+  const bool capital = static_cast<std::uint8_t>(byte - 'A') < 26;
+  const bool digit = static_cast<std::uint8_t>(byte - '0') < 10;
+  const auto small = static_cast<std::uint8_t>(byte | (capital ? 0x20 : 0));
+  return digit ? std::uint8_t{'0'} : small;
+}
 
 // Which grams count. std::invalid_argument: no order or more than 8, one that is 0, above 8 or not
 // above its predecessor; bits out of their bounds.
@@ -32,9 +51,7 @@ class Grams {
   std::uint32_t bits() const noexcept { return bits_; }
 
   std::uint32_t slot(std::uint64_t gram, std::uint32_t order) const noexcept {
-    std::uint64_t h = ((gram << (64 - 8 * order)) | order) * 0x9E3779B97F4A7C15U;
-    h = (h ^ (h >> 32)) * 0xD6E8FEB86659FD93U;
-    return static_cast<std::uint32_t>(h >> (64 - bits_));
+    return gram_slot(gram, order, bits_);
   }
 
  private:

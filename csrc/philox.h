@@ -6,11 +6,7 @@
 
 #include <cstdint>
 
-#ifdef __CUDACC__
-#define SPROUT_HD __host__ __device__ __forceinline__
-#else
-#define SPROUT_HD inline __attribute__((always_inline))
-#endif
+#include "device.h"
 
 namespace sprout {
 

@@ -2,8 +2,8 @@
 #include <algorithm>
 #include <limits>
 #include <stdexcept>
-#include <string>
 
+#include "device.cuh"
 #include "philox.h"
 #include "sampler.h"
 
@@ -11,11 +11,6 @@ namespace sprout {
 namespace {
 
 constexpr unsigned kThreads = 256;
-
-void check(cudaError_t status, const char* what) {
-  if (status != cudaSuccess)
-    throw std::runtime_error(std::string(what) + ": " + cudaGetErrorString(status));
-}
 
 // One thread, one Philox block, four levels as one 32-bit store. Draws before `first` and after
 // the last, which share a block with wanted ones, go to the buffer too and are not copied back.
@@ -38,14 +33,6 @@ __global__ void draw_kernel(Cuts cuts, std::uint64_t key, std::uint64_t first_bl
   }
 }
 
-struct DeviceBuffer {
-  explicit DeviceBuffer(std::size_t bytes) { check(cudaMalloc(&data, bytes), "cudaMalloc"); }
-  ~DeviceBuffer() { cudaFree(data); }
-  DeviceBuffer(const DeviceBuffer&) = delete;
-  DeviceBuffer& operator=(const DeviceBuffer&) = delete;
-  void* data = nullptr;
-};
-
 }  // namespace
 
 bool cuda_built() noexcept { return true; }
@@ -61,18 +48,17 @@ void draw_batch_cuda(const Thresholds& thresholds, std::uint64_t key, std::uint6
                      std::uint32_t stream, std::span<std::uint8_t> out) {
   if (out.size() > std::numeric_limits<std::uint64_t>::max() - first)
     throw std::invalid_argument("first_sequence + count exceeds 64 bits");
-  if (!cuda_available()) throw std::runtime_error("no CUDA device");
+  need_device();
   if (out.empty()) return;
   const std::uint64_t first_block = first >> 2;
   const std::uint64_t blocks = ((first + (out.size() - 1)) >> 2) - first_block + 1;
-  DeviceBuffer buffer(blocks * 4);
+  const DeviceArray<uchar4> buffer(blocks);
   const auto grid =
       static_cast<unsigned>(std::min<std::uint64_t>((blocks + kThreads - 1) / kThreads, 65535));
-  draw_kernel<<<grid, kThreads>>>(cuts(thresholds), key, first_block, stream,
-                                  static_cast<uchar4*>(buffer.data), blocks);
+  draw_kernel<<<grid, kThreads>>>(cuts(thresholds), key, first_block, stream, buffer.get(), blocks);
   check(cudaGetLastError(), "draw_kernel");
-  check(cudaMemcpy(out.data(), static_cast<std::uint8_t*>(buffer.data) + first % 4, out.size(),
-                   cudaMemcpyDeviceToHost),
+  check(cudaMemcpy(out.data(), reinterpret_cast<std::uint8_t*>(buffer.get()) + first % 4,
+                   out.size(), cudaMemcpyDeviceToHost),
         "cudaMemcpy");
 }
 

@@ -9,10 +9,6 @@ namespace sprout {
 
 namespace {
 
-constexpr double kUsualBytes = 256.0;   // the length whose logarithm counts as 0
-constexpr double kLeastClass = 1e-3;    // so that classes never sum to 0
-constexpr double kMostExponent = 60.0;  // of joules: e^60 is beyond any request
-
 void finite(std::span<const double> values, const char* what) {
   for (const double value : values) {
     if (!std::isfinite(value)) throw std::invalid_argument(what);
@@ -140,5 +136,11 @@ void Scorer::score(std::string_view text, std::span<double> out) const noexcept 
     out[levels_ + i] = std::exp(std::clamp(out[levels_ + i], -kMostExponent, kMostExponent));
   }
 }
+
+#ifndef SPROUT_CUDA
+void score_batch_cuda(const Scorer&, std::span<const std::string_view>, Stage, std::span<double>) {
+  throw std::runtime_error("this build has no CUDA: build it where nvcc is found");
+}
+#endif
 
 }  // namespace sprout

@@ -17,6 +17,9 @@ namespace sprout {
 
 inline constexpr std::uint32_t kHeadBlock = 16;  // heads of one load
 inline constexpr std::uint32_t kMostHeads = 48;  // levels + classes
+inline constexpr double kUsualBytes = 256.0;     // the length whose logarithm counts as 0
+inline constexpr double kLeastClass = 1e-3;      // so that classes never sum to 0
+inline constexpr double kMostExponent = 60.0;    // of joules: e^60 is beyond any request
 
 // What a predictor's file holds. H heads: first one per level (log energy, centred), then one per
 // class (how much the text is of it).
@@ -43,6 +46,12 @@ class Scorer {
   // The first stage alone, for fitting the second. out: (H,)
   void heads(std::string_view text, std::span<double> out) const noexcept;
 
+  // As they are computed with; the table is (slots, 16 * ceil(H / 16)), what is beyond H is 0.
+  std::span<const std::int8_t> table() const noexcept { return table_; }
+  std::span<const double> scales() const noexcept { return scales_; }
+  std::span<const double> biases() const noexcept { return biases_; }
+  std::span<const double> second() const noexcept { return second_; }
+
  private:
   double first(std::string_view text, double* heads) const noexcept;
 
@@ -51,5 +60,12 @@ class Scorer {
   std::vector<std::int8_t> table_;  // (slots, 16 blocks_), the rest 0
   std::vector<double> scales_, biases_, second_;
 };
+
+// Both stages, or the first alone, of many texts on the current CUDA device: heads are the same
+// bits, scores differ by what exp, log and the order of sums do. out: (n, 2 L) or (n, H).
+// std::runtime_error: built without CUDA, no device, or what the CUDA runtime said.
+enum class Stage { kHeads, kScores };
+void score_batch_cuda(const Scorer& scorer, std::span<const std::string_view> texts, Stage stage,
+                      std::span<double> out);
 
 }  // namespace sprout

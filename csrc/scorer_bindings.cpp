@@ -58,21 +58,28 @@ py::tuple slots_many(const py::list& texts, const std::vector<std::uint32_t>& or
   return py::make_tuple(slots, starts);
 }
 
-using Rows = void (Scorer::*)(std::string_view, std::span<double>) const noexcept;
+void score_batch(const Scorer& scorer, std::span<const std::string_view> texts, Stage stage,
+                 std::span<double> out) {
+  const std::size_t width = stage == Stage::kHeads ? scorer.heads() : scorer.outputs();
+  double* at = out.data();
+  for (const std::string_view text : texts) {
+    if (stage == Stage::kHeads) {
+      scorer.heads(text, {at, width});
+    } else {
+      scorer.score(text, {at, width});
+    }
+    at += width;
+  }
+}
 
-py::array_t<double> many(const Scorer& scorer, const py::list& texts, std::uint32_t width,
-                         Rows row) {
+py::array_t<double> many(const Scorer& scorer, const py::list& texts, Stage stage, bool cuda) {
   const py::tuple held(texts);
   const auto found = views(held);
+  const std::size_t width = stage == Stage::kHeads ? scorer.heads() : scorer.outputs();
   Out out({static_cast<py::ssize_t>(found.size()), static_cast<py::ssize_t>(width)});
-  double* at = out.mutable_data();
-  {
-    const py::gil_scoped_release unlocked;
-    for (const std::string_view text : found) {
-      (scorer.*row)(text, {at, width});
-      at += width;
-    }
-  }
+  const std::span<double> to(out.mutable_data(), found.size() * width);
+  const py::gil_scoped_release unlocked;
+  (cuda ? score_batch_cuda : score_batch)(scorer, found, stage, to);
   return out;
 }
 
@@ -103,14 +110,14 @@ void scorer_table(py::module_& m) {
           "text"_a, py::arg("out").noconvert())
       .def(
           "score_many",
-          [](const Scorer& self, const py::list& texts) {
-            return many(self, texts, self.outputs(), &Scorer::score);
+          [](const Scorer& self, const py::list& texts, bool cuda) {
+            return many(self, texts, Stage::kScores, cuda);
           },
-          "texts"_a)
+          "texts"_a, "cuda"_a = false)
       .def(
           "heads_many",
-          [](const Scorer& self, const py::list& texts) {
-            return many(self, texts, self.heads(), &Scorer::heads);
+          [](const Scorer& self, const py::list& texts, bool cuda) {
+            return many(self, texts, Stage::kHeads, cuda);
           },
-          "texts"_a);
+          "texts"_a, "cuda"_a = false);
 }

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sprout's compiled core: sampler, policy board, flight ledger, energy clock, prompt ring,
-scorer of prompts.
+scorer of prompts, totals at prices.
 
-The six modules of the same names are the public face; `sprout_ext.reference` has the same in plain
-Python over the same bytes, as the tests' oracle.
+The seven modules of the same names are the public face; `sprout_ext.reference` has the same in
+plain Python over the same bytes, as the tests' oracle.
 """
 
 from sprout_ext.board import (
@@ -30,6 +30,7 @@ from sprout_ext.ledger import (
     SegmentReader,
     segments,
 )
+from sprout_ext.price_table import MOST_PRICES, MOST_ROWS_ON_CUDA, PriceTable
 from sprout_ext.ring import Ring, RingCounts, RingPrompt, RingReader, rings
 from sprout_ext.sampler import (
     Sampler,
@@ -46,6 +47,8 @@ __all__ = [
     "COUNTERS",
     "FLIGHT",
     "MAX_MIXES",
+    "MOST_PRICES",
+    "MOST_ROWS_ON_CUDA",
     "NAME_LENGTH",
     "BoardMix",
     "BoardPolicy",
@@ -61,6 +64,7 @@ __all__ = [
     "Flight",
     "Flights",
     "Phase",
+    "PriceTable",
     "Ring",
     "RingCounts",
     "RingPrompt",

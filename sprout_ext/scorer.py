@@ -25,7 +25,9 @@ class Scorer(_core.Scorer):
 
     `score(text, out)` writes the preference of each level (they sum to 1) and the joules of each
     level to out (2 L,), a contiguous float64 array; nothing is allocated. `score_many(texts)` gives
-    (n, 2 L) and `heads_many(texts)` the first stage alone, (n, H), without holding the GIL.
+    (n, 2 L) and `heads_many(texts)` the first stage alone, (n, H), without holding the GIL; with
+    `cuda=True` on the GPU: the same heads bit for bit, scores within 1e-11 relative. RuntimeError:
+    CUDA where it is not built, no device is found, or its memory does not suffice.
     """
 
     @classmethod

@@ -8,6 +8,7 @@ a file may be read here while nobody writes it.
 from sprout_ext.reference.board import BoardReader, BoardWriter
 from sprout_ext.reference.clock import ClockReader, ClockWriter
 from sprout_ext.reference.ledger import Flights, Segment, SegmentReader
+from sprout_ext.reference.price_table import PriceTable
 from sprout_ext.reference.ring import Ring, RingReader
 from sprout_ext.reference.sampler import Sampler, draw_batch, fold_key, philox, thresholds
 from sprout_ext.reference.scorer import Scorer, gram_slots
@@ -18,6 +19,7 @@ __all__ = [
     "ClockReader",
     "ClockWriter",
     "Flights",
+    "PriceTable",
     "Ring",
     "RingReader",
     "Sampler",

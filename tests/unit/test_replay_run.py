@@ -50,6 +50,7 @@ def test_what_it_writes(tmp_path: Path) -> None:
     assert [row["scheme"] for row in found] == [
         name for name in SCHEMES for _ in range(1 if name in ("BASE", "CO2_OPT") else 3)
     ]
+    assert {row["device"] for row in found} == {"cpu"}
     by_hour = rows(out / "hourly.csv")
     assert len(by_hour) == 36 * len(found)
     sprout = next(row for row in found if row["scheme"] == "SPROUT" and row["xi"] == "0.1")
@@ -107,6 +108,7 @@ def test_what_can_t_be_run_is_left_out_and_said(
         (["--start-hour", "60"], "does not fit into the 72 h"),
         (["--factor", "lifecycle"], "no column gco2_per_kwh_lifecycle"),
         (["--factor", "marginal"], "direct or lifecycle"),
+        (["--device", "tpu"], "cpu or cuda"),
         (["--check"], "none of these runs has a published figure"),
     ],
 )
@@ -117,6 +119,24 @@ def test_wrong_usage(
     arguments = ["--requests", "10", *more]
     assert command(bundle, tmp_path / "out", *arguments) == 2
     assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("built", "message"), [(False, "built without CUDA"), (True, "no NVIDIA GPU found")]
+)
+def test_cuda_is_refused_where_there_is_none(
+    built: bool,
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("sprout.console.replay.cuda_built", lambda: built)
+    monkeypatch.setattr("sprout.console.replay.cuda_available", lambda: False)
+    bundle = make_bundle(tmp_path / "b")
+    assert command(bundle, tmp_path / "out", *ONE, "--device", "cuda") == 1
+    assert message in capsys.readouterr().err.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
 
 
 def test_bundle_and_out_are_needed(capsys: pytest.CaptureFixture[str]) -> None:

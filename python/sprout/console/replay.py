@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemaining
 from rich.table import Table
 
 from sprout.console.output import emit_json, err, out
-from sprout.errors import ConfigError
+from sprout.errors import ConfigError, PrerequisiteError
 from sprout.replay.accept import Check, check
 from sprout.replay.bundle import Bundle, read
 from sprout.replay.importer import import_clone
@@ -20,6 +20,7 @@ from sprout.replay.page import HEAD, page, shown
 from sprout.replay.prompted import in_sample
 from sprout.replay.run import PREDICTED, PROMPT_BANK, Request, Runs, plan_of, replay
 from sprout.replay.tables import HOURLY_COLUMNS, RESULT_COLUMNS, hourly, results, write_csv
+from sprout_ext.sampler import cuda_available, cuda_built
 
 PUBLISHED = "published"  # in the place of a xi: every one that published.csv has
 BRIEF = ("window", "scheme", "xi", "saving %", "preference %", "published", "static %", "gain")
@@ -35,7 +36,10 @@ def run(
     checked: bool,
     json: bool,
 ) -> bool:
-    """Whether every check is met; without `checked` always True. ConfigError for wrong usage."""
+    """Whether every check is met; without `checked` always True. ConfigError for wrong usage,
+    PrerequisiteError for a device that this machine lacks."""
+    if request.device == "cuda":
+        _need_cuda()
     bundle = read(folder)
     request = _with_xis(request, xis, bundle)
     cases, left_out = plan_of(request, bundle)
@@ -104,6 +108,18 @@ def _with_xis(request: Request, given: Sequence[str], bundle: Bundle) -> Request
         if not xis:
             raise ConfigError(f"--xi {PUBLISHED}: {bundle.folder} has no published.csv")
     return Request(**(vars(request) | {"xis": xis}))
+
+
+def _need_cuda() -> None:
+    if not cuda_built():
+        raise PrerequisiteError(
+            "--device cuda: the core is built without CUDA; install NVIDIA's CUDA compiler (nvcc), "
+            "then `make setup` again"
+        )
+    if not cuda_available():
+        raise PrerequisiteError(
+            "--device cuda: no NVIDIA GPU found (`nvidia-smi` shows what the driver sees)"
+        )
 
 
 def _make(folder: Path) -> None:

@@ -61,6 +61,7 @@ def replay_run(
         int, typer.Option(min=0, help="Drawn each hour; 0: their expectation.")
     ] = 10_000,
     factor: Annotated[str, typer.Option(help="direct or lifecycle.")] = "direct",
+    device: Annotated[str, typer.Option(help="cpu or cuda: draws, scores, choices.")] = "cpu",
     check: Annotated[
         bool, typer.Option("--check", help="Compare with what was published; fail if it is far.")
     ] = False,
@@ -71,6 +72,7 @@ def replay_run(
         return
     from sprout.carbon.intensity import FACTOR_TYPES
     from sprout.console import replay as console
+    from sprout.optimize.means import DEVICES
     from sprout.predict.document import load as load_predictor
     from sprout.replay.run import DEFAULT_TARGETS, Request
     from sprout.replay.schemes import SCHEMES
@@ -80,6 +82,9 @@ def replay_run(
     factors = [each for each in FACTOR_TYPES if each == factor]
     if not factors:
         raise typer.BadParameter("direct or lifecycle", param_hint="--factor")
+    devices = [each for each in DEVICES if each == device]
+    if not devices:
+        raise typer.BadParameter("cpu or cuda", param_hint="--device")
     request = Request(
         zones=console.listed(zone),
         starts=tuple(start_hour or ()),
@@ -90,6 +95,7 @@ def replay_run(
         factor_type=factors[0],
         predictor=None if predictor is None else load_predictor(predictor),
         hourly_minimum=hourly_minimum,
+        device=devices[0],
     )
     if not console.run(bundle, request, xi or (), out, checked=check, json=json):
         raise typer.Exit(1)

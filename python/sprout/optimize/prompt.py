@@ -18,8 +18,9 @@ else another (at most one more than there are rows).
 
 Method: Dantzig and Wolfe's decomposition (Operations Research 8, 1960). A master program (HiGHS)
 blends the policies found so far; its duals are the next prices; the policy that they make joins in,
-until none could gain. Each round costs one argmin over (n, L), and bounds the optimum from below:
-the answer says by how much it can be off.
+until none could gain. Each round costs one argmin over (n, L), on the CPU or a GPU (`means`), and
+bounds the optimum from below: the answer says by how much it can be off. One row alone is met in
+fewer passes by `price.meet`.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprout.errors import InfeasibleError
+from sprout.optimize.means import Device, Means
 from sprout.optimize.program import INFINITY, Program
 
 Array = NDArray[np.float64]
@@ -82,17 +84,21 @@ def cheapest(costs_g: Array, gains: Sequence[Array], prices: Array) -> Indices:
     for gain, price in zip(gains, prices, strict=True):
         if price:
             reduced -= price * gain
-    found: Indices = np.argmin(reduced, axis=1)
+    tied = reduced == reduced.min(axis=1, keepdims=True)
+    found: Indices = np.where(tied, costs_g, np.inf).argmin(axis=1)
     return found
 
 
-def solve(costs_g: Array, weights: Array, rows: Sequence[Row]) -> Solution:
-    """ValueError for impossible numbers; InfeasibleError names a row that can't be met with the
-    others, and by how much."""
-    _check(costs_g, weights, rows)
+def solve(
+    costs_g: Array, weights: Array, rows: Sequence[Row], *, device: Device = "cpu"
+) -> Solution:
+    """ValueError for impossible numbers, more than 64 rows (8 on "cuda"), more than 8 levels;
+    InfeasibleError names a row that can't be met with the others, and by how much;
+    PrerequisiteError where "cuda" can't be had."""
+    check_scores(costs_g, weights, rows)
     w = weights / weights.sum()
     scale = float((w @ costs_g).max()) or 1.0
-    blend = _Blend(costs_g / scale, w, rows)
+    blend = _Blend(costs_g / scale, w, rows, device)
     rounds = blend.rounds(lacking=True)
     blend.must_meet(rows)
     rounds += blend.rounds(lacking=False)
@@ -120,12 +126,12 @@ class _Found:
 class _Blend:
     """Policies found so far: each the prices that made it, and the point (cost, gains) it is."""
 
-    def __init__(self, costs: Array, weights: Array, rows: Sequence[Row]) -> None:
-        self._costs, self._w = costs, weights
-        self._gains = [row.gains for row in rows]
+    def __init__(self, costs: Array, weights: Array, rows: Sequence[Row], device: Device) -> None:
+        gains = [row.gains for row in rows]
+        self._means = Means(costs, weights, gains, device)
         self._least = np.array([row.least for row in rows])
         # So that prices are about 1 too, whatever the rows' units.
-        self._size = np.array([max(float(np.abs(weights @ g).max()), 1e-12) for g in self._gains])
+        self._size = np.array([max(float(np.abs(weights @ g).max()), 1e-12) for g in gains])
         self.vectors: list[Array] = []
         self.points: list[Array] = []
         self.gap = 0.0
@@ -184,16 +190,13 @@ class _Blend:
         return _Found(np.maximum(x[:count], 0.0), prices, float(duals[0]), done.objective, lacks)
 
     def _add(self, prices: Array) -> Array:
-        levels = cheapest(self._costs, self._gains, prices)
-        at = np.arange(len(levels)), levels
-        w = self._w
-        point = np.array([w @ self._costs[at], *(w @ gain[at] for gain in self._gains)])
+        point: Array = self._means.at(prices[None])[0]
         self.vectors.append(prices)
         self.points.append(point)
         return point
 
 
-def _check(costs_g: Array, weights: Array, rows: Sequence[Row]) -> None:
+def check_scores(costs_g: Array, weights: Array, rows: Sequence[Row]) -> None:
     if costs_g.ndim != 2 or costs_g.size == 0 or weights.shape != costs_g.shape[:1]:
         raise ValueError(f"costs_g is {costs_g.shape}, weights {weights.shape}")
     if not np.isfinite(costs_g).all() or not np.isfinite(weights).all() or weights.min() < 0:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprout.errors import ConfigError
+from sprout.optimize.means import Device
 from sprout.replay.window import Outcome, Plan, Window
 from sprout.replay.workload import table
 from sprout_ext.sampler import draw_batch, fold_key
@@ -18,15 +19,15 @@ from sprout_ext.sampler import draw_batch, fold_key
 Array = NDArray[np.float64]
 
 
-def measure(window: Window, plan: Plan, name: str) -> Outcome:
-    """`name` sets apart the draws of schemes. ConfigError: requests by their own energy are asked
-    of a workload without requests."""
+def measure(window: Window, plan: Plan, name: str, device: Device = "cpu") -> Outcome:
+    """`name` sets apart the draws of schemes, the same bits on either device. ConfigError: requests
+    by their own energy are asked of a workload without requests."""
     if plan.by_request:
         grams = _by_request(window, plan)
     elif window.work.requests is None:
         grams = (plan.shares * window.costs_g[:, plan.columns]).sum(axis=1)
     else:
-        grams = _drawn(window, plan, name)
+        grams = _drawn(window, plan, name, device)
     return Outcome(
         grams,
         window.costs_g[:, 0],
@@ -45,7 +46,7 @@ def _preference(window: Window, plan: Plan, q: Array) -> Array:
     return normalised
 
 
-def _drawn(window: Window, plan: Plan, name: str) -> Array:
+def _drawn(window: Window, plan: Plan, name: str, device: Device) -> Array:
     """(H,) grams per request, each request's level drawn."""
     requests = window.work.requests
     assert requests is not None
@@ -60,7 +61,7 @@ def _drawn(window: Window, plan: Plan, name: str) -> Array:
             column = plan.columns[int(shares.argmax())]
             means[hour] = window.work.energy_kwh[hour, column], window.work.seconds[hour, column]
             continue
-        drawn = draw_batch(shares, key, (window.start + hour) * count, count)
+        drawn = draw_batch(shares, key, (window.start + hour) * count, count, device=device)
         index = requests[hour] * width + drawn
         means[hour] = flat_energy[index].mean(), flat_seconds[index].mean()
     return window.grams(means[:, 0], means[:, 1], window.k0)

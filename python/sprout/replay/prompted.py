@@ -22,11 +22,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprout.errors import ConfigError
+from sprout.optimize.means import THREADS, Device
 from sprout.predict.document import Predictor
 from sprout.predict.sample import FOLDS, fingerprint
 from sprout.replay.bundle import UNKNOWN, Bundle
 from sprout.replay.window import Outcome, Plan, Window
 from sprout.units import JOULES_PER_KWH
+from sprout_ext.price_table import PriceTable
 
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -51,9 +53,12 @@ class Prompts:
 
 
 class Prompted:
-    """One bundle under one predictor. ConfigError where they don't fit."""
+    """One bundle under one predictor. ConfigError where they don't fit.
 
-    def __init__(self, bundle: Bundle, predictor: Predictor) -> None:
+    On "cuda" the bundle's texts are scored and the fitting prompts' choices found: the choices are
+    the CPU's bits, scores differ by 1e-11 relative."""
+
+    def __init__(self, bundle: Bundle, predictor: Predictor, device: Device = "cpu") -> None:
         meta = predictor.meta
         if len(meta.levels) != bundle.levels:
             raise ConfigError(
@@ -66,7 +71,8 @@ class Prompted:
             )
         self._seconds_per_kwh = np.array(meta.seconds_per_joule) * JOULES_PER_KWH
         self.fitted = _fitted(bundle, predictor)
-        self.own = _own(bundle, predictor)
+        self.own = _own(bundle, predictor, device)
+        self._device: Device = device
         self._curves: dict[tuple[object, ...], tuple[Array, Array]] = {}
 
     @property
@@ -121,7 +127,7 @@ class Prompted:
 
     @cached_property
     def table(self) -> "Table":
-        return Table(self.fitted, self._seconds_per_kwh)
+        return Table(self.fitted, self._seconds_per_kwh, self._device)
 
     def q0(self, window: Window, fold: int) -> Array:
         """(H,) preference of L0 in the hour's mix, by the fitting prompts without a fold."""
@@ -150,7 +156,7 @@ class Table:
     device is worth at the hour's intensity, r seconds per kWh of the level.
     """
 
-    def __init__(self, prompts: Prompts, seconds_per_kwh: Array) -> None:
+    def __init__(self, prompts: Prompts, seconds_per_kwh: Array, device: Device = "cpu") -> None:
         scale = float(prompts.energy_kwh.mean())
         self.grid = np.geomspace(scale / SPAN, scale * SPAN, STEPS)  # kWh per unit of preference
         # From no embodied carbon to as much as that of energy, evenly in its root.
@@ -163,10 +169,9 @@ class Table:
         self._won = np.empty((FOLDS, split.shape[1], INTENSITIES, STEPS))
         for b, embodied in enumerate(self._embodied):
             costs = prompts.predicted_kwh * (1 + embodied * seconds_per_kwh)
-            won = np.empty((len(prompts.preferred), STEPS))
-            for g, price in enumerate(self.grid):
-                won[:, g] = np.argmin(costs - price * prompts.q, axis=1) == prompts.preferred
-            self._won[:, :, b] = (flat @ won).reshape(FOLDS, -1, STEPS)
+            prices = PriceTable(costs, [prompts.q], device=device, threads=THREADS)
+            won = prices.choose(self.grid[:, None]) == prompts.preferred
+            self._won[:, :, b] = (flat @ won.T).reshape(FOLDS, -1, STEPS)
 
     def q0(self, fold: int) -> Array:
         """(C,) without a fold."""
@@ -243,11 +248,11 @@ def _fitted(bundle: Bundle, predictor: Predictor) -> Prompts:
     )
 
 
-def _own(bundle: Bundle, predictor: Predictor) -> Prompts:
+def _own(bundle: Bundle, predictor: Predictor, device: Device) -> Prompts:
     """The bundle's judged prompts: predicted by the scorer, or cross-fitted where it knows them."""
     rows = np.flatnonzero(bundle.preferred != UNKNOWN)
     texts = [_bytes(bundle.prompts[i]) for i in rows]
-    scores = predictor.scorer().score_many(texts)
+    scores = predictor.scorer().score_many(texts, cuda=device == "cuda")
     q, joules = scores[:, : bundle.levels].copy(), scores[:, bundle.levels :].copy()
     fold = np.full(len(rows), UNSEEN, dtype=np.int64)
     judged = predictor.judged

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sprout.carbon.intensity import FactorType
 from sprout.errors import ConfigError
+from sprout.optimize.means import Device
 from sprout.predict.document import Predictor
 from sprout.proof.interval import CONFIDENCE, student_t
 from sprout.replay.bundle import Bundle
@@ -51,6 +52,7 @@ class Request:
     factor_type: FactorType = "direct"
     predictor: Predictor | None = None
     hourly_minimum: float = 0.0  # of PROMPT_BANK
+    device: Device = "cpu"  # of draws, scores of texts and choices at prices
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Runs:
     """A case over its seeds; each list has one value a seed."""
 
     case: Case
+    device: Device = "cpu"
     saving: list[float] = field(default_factory=list)
     preference: list[float] = field(default_factory=list)  # nan without judgments
     expected: list[float] = field(default_factory=list)  # without the noise of assessments
@@ -158,31 +161,31 @@ def replay(
     }
     prompted = None
     if request.predictor is not None and any(case.scheme in PREDICTED for case in cases):
-        prompted = Prompted(bundle, request.predictor)
-    runs = [Runs(case) for case in cases]
+        prompted = Prompted(bundle, request.predictor, request.device)
+    runs = [Runs(case, request.device) for case in cases]
     for seed in range(request.seeds):
         work = draw(bundle, bundle.meta.window_h, request.requests_per_hour, seed)
         for window, group in _by_window(bundle, grids, work, runs):
             for each in group:
-                each.add(window, *_run(window, each.case, prompted, request.hourly_minimum))
+                each.add(window, *_run(window, each.case, prompted, request))
                 done()
     return runs
 
 
 def _run(
-    window: Window, case: Case, prompted: Prompted | None, hourly_minimum: float
+    window: Window, case: Case, prompted: Prompted | None, request: Request
 ) -> tuple[Plan, Outcome]:
     if case.scheme in PREDICTED:
         if prompted is None:
             raise ValueError(f"{case.scheme} without a predictor: ask `plan_of` first")
         if case.scheme == PROMPT:
             return prompted.plan(window, case.target)
-        return prompt_bank(prompted, window, case.target, hourly_minimum)
+        return prompt_bank(prompted, window, case.target, request.hourly_minimum)
     if case.scheme == BANK:
         plan = bank(window, case.target)
     else:
         plan = SCHEMES[case.scheme](window, case.xi)
-    return plan, measure(window, plan, case.scheme)
+    return plan, measure(window, plan, case.scheme, request.device)
 
 
 def _by_window(

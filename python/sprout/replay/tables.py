@@ -33,6 +33,7 @@ RESULT_COLUMNS = (
     "solver_mismatches",
     "published_saving_pct",
     "published_preference_pct",
+    "device",  # that drew, scored and chose
 )
 HOURLY_COLUMNS = (
     "zone",
@@ -79,6 +80,7 @@ def result(runs: Runs, published: Published | None) -> dict[str, Any]:
         runs.mismatches,
         math.nan if published is None else published.saving_pct,
         math.nan if published is None else published.preference_pct,
+        runs.device,
     )
     return dict(zip(RESULT_COLUMNS, values, strict=True))
 
