@@ -66,6 +66,18 @@ class GetPolicyRequest(_message.Message):
     node: str
     def __init__(self, node: _Optional[str] = ...) -> None: ...
 
+class GetWeightsRequest(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    def __init__(self, sha256: _Optional[str] = ...) -> None: ...
+
+class GetWeightsResponse(_message.Message):
+    __slots__ = ("weights",)
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    weights: bytes
+    def __init__(self, weights: _Optional[bytes] = ...) -> None: ...
+
 class WatchPolicyRequest(_message.Message):
     __slots__ = ("node",)
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -73,7 +85,7 @@ class WatchPolicyRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("epoch", "counter", "seed", "issued_at", "ttl", "pack", "pack_hash", "shares", "control_share", "canary_share", "paused", "intensity", "pue", "embodied_g_per_s", "explanation", "mixes")
+    __slots__ = ("epoch", "counter", "seed", "issued_at", "ttl", "pack", "pack_hash", "shares", "control_share", "canary_share", "paused", "intensity", "pue", "embodied_g_per_s", "explanation", "mixes", "prompt")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +102,7 @@ class Policy(_message.Message):
     EMBODIED_G_PER_S_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     MIXES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     counter: int
     seed: int
@@ -106,7 +119,36 @@ class Policy(_message.Message):
     embodied_g_per_s: float
     explanation: Explanation
     mixes: _containers.RepeatedCompositeFieldContainer[Mix]
-    def __init__(self, epoch: _Optional[int] = ..., counter: _Optional[int] = ..., seed: _Optional[int] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., control_share: _Optional[float] = ..., canary_share: _Optional[float] = ..., paused: _Optional[bool] = ..., intensity: _Optional[_Union[Intensity, _Mapping]] = ..., pue: _Optional[float] = ..., embodied_g_per_s: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., mixes: _Optional[_Iterable[_Union[Mix, _Mapping]]] = ...) -> None: ...
+    prompt: PromptPolicy
+    def __init__(self, epoch: _Optional[int] = ..., counter: _Optional[int] = ..., seed: _Optional[int] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., control_share: _Optional[float] = ..., canary_share: _Optional[float] = ..., paused: _Optional[bool] = ..., intensity: _Optional[_Union[Intensity, _Mapping]] = ..., pue: _Optional[float] = ..., embodied_g_per_s: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., mixes: _Optional[_Iterable[_Union[Mix, _Mapping]]] = ..., prompt: _Optional[_Union[PromptPolicy, _Mapping]] = ...) -> None: ...
+
+class PromptPolicy(_message.Message):
+    __slots__ = ("weights", "share", "g_per_joule", "points", "expected_preference", "expected_g_per_request", "expected_shares")
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    G_PER_JOULE_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_G_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_SHARES_FIELD_NUMBER: _ClassVar[int]
+    weights: str
+    share: float
+    g_per_joule: _containers.RepeatedScalarFieldContainer[float]
+    points: _containers.RepeatedCompositeFieldContainer[PricePoint]
+    expected_preference: float
+    expected_g_per_request: float
+    expected_shares: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, weights: _Optional[str] = ..., share: _Optional[float] = ..., g_per_joule: _Optional[_Iterable[float]] = ..., points: _Optional[_Iterable[_Union[PricePoint, _Mapping]]] = ..., expected_preference: _Optional[float] = ..., expected_g_per_request: _Optional[float] = ..., expected_shares: _Optional[_Iterable[float]] = ...) -> None: ...
+
+class PricePoint(_message.Message):
+    __slots__ = ("fraction", "g_per_preference", "g")
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    G_PER_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    G_FIELD_NUMBER: _ClassVar[int]
+    fraction: float
+    g_per_preference: float
+    g: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, fraction: _Optional[float] = ..., g_per_preference: _Optional[float] = ..., g: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Mix(_message.Message):
     __slots__ = ("tenant", "task", "shares", "minimum", "expected_preference", "expected_g_per_request", "expected_l0_g_per_request", "traffic_share", "basis", "profile")
