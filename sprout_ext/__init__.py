@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sprout's compiled core: sampler, policy board, flight ledger, energy clock, prompt ring,
-scorer of prompts.
+scorer of prompts and its weights.
 
-The six modules of the same names are the public face; `sprout_ext.reference` has the same in plain
+The seven modules of the same names are the public face; `sprout_ext.reference` has the same in plain
 Python over the same bytes, as the tests' oracle.
 """
 

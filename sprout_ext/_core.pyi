@@ -313,12 +313,15 @@ class RingReader:
     def unlink(self) -> None: ...
 
 most_bytes: int
+most_weights: int
 
+def sha256(data: bytes) -> bytes: ...
 def gram_slots(
     texts: list[bytes], orders: Sequence[int], bits: int
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]: ...
 
 class Scorer:
+    @overload
     def __init__(
         self,
         orders: Sequence[int],
@@ -330,6 +333,8 @@ class Scorer:
         biases: NDArray[np.float64],
         second: NDArray[np.float64],
     ) -> None: ...
+    @overload
+    def __init__(self, weights: bytes) -> None: ...
     @property
     def levels(self) -> int: ...
     @property
