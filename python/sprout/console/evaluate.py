@@ -152,7 +152,7 @@ def _saved(cfg: Config) -> dict[str, Any] | None:
     except ControlError:
         return None
     control, levels = arms.get("control"), pack(cfg.request.pack).levels
-    drawn = [arm for name, arm in arms.items() if name in levels]
+    drawn = [arm for name, arm in arms.items() if name in (*levels, "prompt")]
     if control is None or control.outcomes == 0 or not drawn:
         return None
     if len({series for arm in (control, *drawn) for series in arm.carbon_g_by_series}) > 1:
