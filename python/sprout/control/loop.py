@@ -24,11 +24,21 @@ from sprout.control.classes import Classes
 from sprout.control.due import Due
 from sprout.control.evaluations import Evaluations
 from sprout.control.guard import Guard
-from sprout.control.inputs import NO_RANGE, Group, Horizon, Inputs, inputs_of, priors
+from sprout.control.inputs import (
+    NO_RANGE,
+    Group,
+    Horizon,
+    Inputs,
+    Prompts,
+    inputs_of,
+    priors,
+)
 from sprout.control.live import Live
 from sprout.control.peer import ITSELF, Caller
 from sprout.control.pin import Pin, Window
 from sprout.control.plan import Plan
+from sprout.control.predicted import Predicted, PredictorFile
+from sprout.control.prompted import Prompted, Shelf
 from sprout.control.publisher import Publisher
 from sprout.control.quality import Quality
 from sprout.control.solved import Solved, same
@@ -64,6 +74,9 @@ class Facts:
     no_horizon: str = "not looked at yet"  # why there is none
     quality: Quality | None = None  # None: q is that of the priors
     groups: tuple[Group, ...] = ()
+    predicted: Predicted | None = None  # None: no level is chosen by its prompt
+    prompts: Prompts | None = None  # the same
+    no_prompt: str = ""  # what is wrong with the predictor that is configured
 
 
 @dataclass(frozen=True)
@@ -106,6 +119,9 @@ class Loop:
         self._facts = Facts(None, NO_RANGE, priors(config, self._pack.levels), {})
         self._live = Live(config, self._pack, self._facts.profile)
         self._classes = Classes(config.control, self._pack)
+        self._predictor = PredictorFile(config.control, self._pack)
+        self._prompted = Prompted()
+        self.weights = Shelf()
         self.evaluations = Evaluations(store, self._pack)
         self.due = Due(config, feed, store, self.evaluations, wall)
         self.evaluations.tellers.append(self.due.tell)
@@ -143,6 +159,8 @@ class Loop:
         if self._plan is not None:
             kinds = ("infeasible", "solver", "minima")
             found.update({k: self._plan.degraded[k] for k in kinds if k in self._plan.degraded})
+        if self._facts.prompts is not None and self._prompted.problem:
+            found["prompt"] = self._prompted.problem
         found.update(self.wishes.problems)
         if self.due.standing.drift:
             found["drift"] = self.due.standing.drift
@@ -425,8 +443,29 @@ class Loop:
         except Exception as error:
             LOG.exception("budget")
             reasons["budget"] = f"the quality budget is not kept up: {type(error).__name__}"
+        predicted, prompts, no_prompt = self._look_at_prompts(groups, reasons)
         seen = self._feed.last(), self._feed.range()
-        return Facts(*seen, profile, reasons, horizon, why_none, found, groups)
+        return Facts(
+            *(*seen, profile, reasons, horizon, why_none, found, groups),
+            predicted=predicted,
+            prompts=prompts,
+            no_prompt=no_prompt,
+        )
+
+    def _look_at_prompts(
+        self, groups: tuple[Group, ...], reasons: dict[str, str]
+    ) -> tuple[Predicted | None, Prompts | None, str]:
+        predicted, prompts = None, None
+        try:
+            predicted, prompts, problem = self._predictor.look(self._store, groups)
+        except ControlError as error:
+            problem = f"the traffic can't be read: {error}"
+        except Exception as error:
+            LOG.exception("predictor")
+            problem = f"the predictor is not kept up: {type(error).__name__}"
+        if problem:
+            reasons["prompt"] = f"no level is chosen by its prompt: {problem}"
+        return predicted, prompts, problem
 
     def _look_ahead(self, worth: Worth) -> tuple[Horizon | None, str]:
         """(what the mode "bank" looks ahead at, why it can't)"""
@@ -478,6 +517,7 @@ class Loop:
             held=self._held(None if pinned is not None else block),  # a pin stands above blocks
             horizon=self._facts.horizon,
             no_horizon=self._facts.no_horizon,
+            prompts=self._facts.prompts,
             groups=tuple(
                 replace(group, previous=before.get(group.key) if made.previous else None)
                 for group in self._facts.groups
@@ -511,28 +551,40 @@ class Loop:
         wish wins: one that another's policy already follows needs none of its own.
         """
         inputs, pin = self._inputs()
-        made = self._solved.known(inputs)
+        made = self._known(inputs)
         if made is not None:
             return self._publish(why, inputs, pin, made)
         before = self._publications
         async with self._solving:
-            inputs, pin, made = await self._solve()
+            inputs, pin, made = await self._solve(prompts=True)
             policy = self.publisher.policy()
             if policy is not None and self._publications > before and same(self._made_from, inputs):
                 return policy
             return self._publish(why, inputs, pin, made)
 
-    async def _solve(self) -> tuple[Inputs, Pin | None, Plan]:
+    def _known(self, inputs: Inputs) -> Plan | None:
+        """The plan with its part for prompts, where it takes no solver or was made."""
+        made = self._solved.known(inputs)
+        return None if made is None else self._prompted.known(inputs, made, self._facts.no_prompt)
+
+    async def _solve(self, *, prompts: bool = False) -> tuple[Inputs, Pin | None, Plan]:
         """The plan for the inputs as they are when it is done. Under `_solving`.
 
         In a thread: a budget for many classes takes seconds, and operators are heard meanwhile.
+        prompts: with its part for prompts, which is set for what is published and no more.
         """
         while True:
             inputs, pin = self._inputs()
             made = self._solved.known(inputs)
-            if made is not None:
-                return inputs, pin, made
-            await asyncio.to_thread(self._solved.solve, inputs)
+            if made is None:
+                await asyncio.to_thread(self._solved.solve, inputs)
+                continue
+            whole = self._known(inputs) if prompts else made
+            if whole is not None:
+                return inputs, pin, whole
+            predicted = self._facts.predicted
+            assert predicted is not None  # the inputs name it
+            await asyncio.to_thread(self._prompted.solve, inputs, made, predicted)
 
     def _publish(self, why: str, inputs: Inputs, pin: Pin | None, made: Plan) -> pb.Policy:
         """inputs: the present ones. Without a pause of the event loop since they were read."""
@@ -541,6 +593,8 @@ class Loop:
             LOG.error("%s", made.degraded["solver"])
         value, overridden = self._intensity()
         self._plan, self._made_from, self._pin = made, inputs, pin
+        if made.prompt is not None and self._facts.predicted is not None:
+            self.weights.put(self._facts.predicted)
         self._publications += 1
         policy = self.publisher.publish(
             made,

@@ -244,15 +244,16 @@ def _by_prompt(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effect
         ):
             found[name] = Absent("their intensities are of several series, or not known")
             continue
-        arms = [
+        chosen, mixed = (
             moments(
                 Group(chance, s.requests, *QUANTITIES[name](s))
                 for s, by_prompt, chance in drawn
                 if by_prompt == wanted
             )
             for wanted in (True, False)
-        ]
-        found[name] = compare(*arms, names=("whose prompt chose the level", "drawn from the mix"))
+        )
+        names = ("whose prompt chose the level", "drawn from the mix")
+        found[name] = compare(chosen, mixed, names=names)
     return found
 
 
