@@ -22,13 +22,24 @@ CLASSES = ("sums", "trivia")
 ENERGY, SECONDS, PREFERENCE = (60.0, 20.0, 12.0), (3.0, 1.0, 0.6), (0.40, 0.34, 0.26)
 
 
-def predicted(seed: int = 1, m: int = 400, *, coarse: bool = False) -> Predicted:
-    """`coarse`: few distinct numbers, so that many prompts tie at a price."""
+def predicted(
+    seed: int = 1, m: int = 400, *, coarse: bool = False, judged: str = "better"
+) -> Predicted:
+    """`coarse`: few distinct numbers, so that many prompts tie at a price. `judged`: "better", more
+    telling than what is predicted, or "drawn" by it, or "blind" to it."""
     rng = np.random.default_rng(seed)
     preferences = rng.dirichlet((4.0, 3.0, 2.5), m)
     joules = rng.gamma(2.0, 1.0, (m, 1)) * rng.uniform(0.7, 1.3, (m, 3)) * (900.0, 250.0, 160.0)
     if coarse:
         preferences, joules = np.round(preferences, 1) + 0.01, np.round(joules, -2) + 10.0
+    means = preferences.mean(0)
+    preferred = {
+        "better": np.argmax(preferences / means, axis=1),
+        "drawn": (rng.random((m, 1)) > np.cumsum(preferences / preferences.sum(1)[:, None], 1)).sum(
+            1
+        ),
+        "blind": rng.choice(3, m, p=means / means.sum()),
+    }[judged]
     return Predicted(
         sha256="f" * 64,
         basis="a made-up sample",
@@ -36,6 +47,7 @@ def predicted(seed: int = 1, m: int = 400, *, coarse: bool = False) -> Predicted
         weights_sha256="a" * 64,
         classes=CLASSES,
         label=rng.integers(0, 2, m),
+        preferred=np.minimum(preferred, 2),
         preferences=preferences,
         joules=joules,
     )

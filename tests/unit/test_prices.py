@@ -96,6 +96,35 @@ def test_means_are_those_that_the_mix_is_decided_on() -> None:
     assert w @ worth == pytest.approx(np.array(PREFERENCE) / PREFERENCE[0])
 
 
+def as_judged(often: Any, known: Predicted, w: Any) -> float:
+    """Preference of L0's: the shares at q, and what the choice gained by judgments."""
+    q, won = np.array(PREFERENCE), np.eye(3)[known.preferred]
+    gained = w @ (often * won).sum(1) - (w @ often) @ (w @ won)
+    return float((w @ often) @ q / q[0] + gained / (w @ won)[0])
+
+
+@pytest.mark.parametrize("judged", ["drawn", "blind"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_floor_is_kept_as_judged_where_that_is_less(seed: int, judged: str) -> None:
+    given, known = inputs(), predicted(seed, judged=judged)
+    made, why = prices.price(given, plan(given), known)
+    if made is None:  # a predictor that is no use
+        assert judged == "blind"
+        assert why == "no prices surely keep 95.00 % of L0's preference"
+        return
+    w, grams, worth = corrected(given, known)
+    often = follow(made, known, w)
+    told, was = w @ (often * worth).sum(1), as_judged(often, known, w)
+    assert min(told, was) >= 0.95 - 1e-6
+    assert made.expected_preference == pytest.approx(min(told, was))
+    assert told >= made.least - 1e-6
+    # For what it aims at no rule is cheaper, and a thousandth less is not enough.
+    cost = w @ (often * grams).sum(1)
+    assert cost == pytest.approx(whole(w, grams, [(worth, made.least)]), rel=1e-6)
+    if judged == "blind":
+        assert made.least > 0.97
+
+
 def test_a_predictor_that_tells_nothing_apart_is_the_mix_and_left_out() -> None:
     known = predicted()
     m = len(known.label)
@@ -152,7 +181,7 @@ def test_confidence_is_of_the_shares_that_the_prices_make(judged: int) -> None:
 
     gradient = np.array([(contrast(q + d) - contrast(q - d)) / 2e-6 for d in 1e-6 * np.eye(3)])
     surely = has - mix.confidence.z * np.sqrt(gradient @ s @ gradient) / q[0]
-    assert mix.floor - 1e-6 <= surely <= mix.floor + 2e-5
+    assert mix.floor - 1e-6 <= surely <= mix.floor + 2e-4
     assert made.least > mix.floor
 
 

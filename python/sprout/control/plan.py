@@ -107,7 +107,7 @@ class PromptPlan:
     expected_preference: float  # normalised
     expected_g: float  # per request
     shares: tuple[float, ...]  # (levels,) expected
-    least: float  # normalised preference that the prices were set for
+    least: float  # normalised preference, as predicted, that the prices were set for
     basis: str
     mix_g: float  # per request of the mix in its place
 
@@ -123,7 +123,7 @@ class PromptPlan:
             f"by prompt   {100 * self.share:g} % of those without a mix of their own: {shares}",
             f"            {1e3 * self.expected_g:.3g} mg per request, {saved:.1f} % less than the "
             f"mix's {1e3 * self.mix_g:.3g} mg, at {100 * self.expected_preference:.1f} % of L0's "
-            f"preference, as predicted (at least {100 * self.least:.1f} %)",
+            f"preference as the predictor's sample was judged ({100 * self.least:.1f} % predicted)",
             f"            prices: {points} mg per unit of preference; {self.basis}",
         ]
 

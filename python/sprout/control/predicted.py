@@ -39,6 +39,7 @@ class Predicted:
     weights_sha256: str
     classes: tuple[str, ...]
     label: NDArray[np.int64]  # (m,) of the class
+    preferred: NDArray[np.int64]  # (m,) the level whose answer was judged to be the best
     preferences: Array  # (m, L) by models that have not seen the prompt, as the next
     joules: Array  # (m, L)
 
@@ -83,6 +84,7 @@ def fitting(found: Predictor, pack: Pack) -> Predicted:
         weights_sha256=weights.name(packed),
         classes=meta.classes,
         label=judged.label,
+        preferred=judged.preferred,
         preferences=judged.predicted_preference,
         joules=judged.predicted_joules,
     )

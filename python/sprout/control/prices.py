@@ -10,7 +10,11 @@ the decision and bars for the sample's weighted means:
 
 So a level's mean cost and mean worth are those that the mix is decided on, and only who is above
 and who below them is the predictor's. The correction of the worth adds and does not multiply: the
-rule has one price for all levels, and in it only what adds can be had. See docs/prompt_aware.md.
+rule has one price for all levels, and in it only what adds can be had.
+
+Who gains by a choice is predicted, and choosing by predictions picks those that flatter. So what
+the choice comes to is counted by how the same prompts were *judged*, where that is less, and prices
+are raised until this keeps the floor. See docs/prompt_aware.md.
 """
 
 import math
@@ -33,8 +37,8 @@ Array = NDArray[np.float64]
 
 MOST_POINTS = 4  # of a policy
 ROUNDING = 1e-7  # of preference and of shares
-ROUNDS = 20  # in which the floor must be met with the confidence that is asked for
-CLOSE = 1e-5  # to it, from above
+ROUNDS = 20  # in which prices must be found that keep the floor
+CLOSE = 1e-4  # of preference, from above: where its search ends
 # Beside a price one that is by so much lower and higher: prompts tied at it go one way whole.
 NUDGES = (0.0, -1e-9, 1e-9)
 SLACK = 1e-8  # that sums of the solver's may be off
@@ -90,7 +94,7 @@ class _Made:
 
     points: tuple[PromptPoint, ...]
     shares: Array  # (L,)
-    preference: float
+    preference: float  # as predicted, or as judged where that is less
     g: float
     surely: float  # the preference less z standard deviations of its contrast with the floor
 
@@ -124,6 +128,9 @@ class _Program:
         self._more = q / q[0] - means / means[0]  # (L,)
         self._costs = self._g_per_joule * known.joules + self._embodied
         self._worth = known.preferences / self._mean0 + self._more
+        self._won = known.preferred[:, None] == np.arange(len(q))
+        if not (self._w @ self._won[:, 0]) > 0:
+            raise InfeasibleError("of these prompts none was judged to be best at L0")
         self._covariance = np.array(inputs.covariance)
         self._z = plan.confidence.z if plan.confidence is not None else 0.0
         self._base, self._target = self._floor()
@@ -144,7 +151,7 @@ class _Program:
         return has - self._z * self._sd(mix, 0.0, has), has
 
     def _sd(self, shares: Array, told: float, floor: float) -> float:
-        """Of the preference, by the judgments that q rests on. told: what of it is the predictor's
+        """Of the preference, by the judgments that q rests on. told: what of it comes of
         telling prompts apart, in units of L0's."""
         if self._z == 0.0:
             return 0.0
@@ -153,11 +160,19 @@ class _Program:
         return deviation(y[None, :], self._covariance[None]) / float(self._q[0])
 
     def solved(self) -> tuple[PromptPlan | None, str]:
-        """The lowest mean preference of which `surely` keeps the floor: more L0 is both dearer and
-        surer. With the plain floor that is the floor, and one round."""
-        least, low, best = self._base, self._base, None
+        """The lowest predicted mean of which `surely` keeps the floor, from the floor upwards: more
+        L0 is both dearer and surer."""
+        least = low = self._base
+        ceiling, best = math.inf, None  # what can't be had even as predicted
+        step = 0.0
         for _ in range(ROUNDS):
-            found = self._at(least)
+            try:
+                found = self._at(least)
+            except InfeasibleError:
+                if least == self._base:
+                    raise
+                ceiling, least = least, (low + least) / 2
+                continue
             points = len(found.points)
             if points > MOST_POINTS:
                 return None, f"it takes {points} points, a policy has {MOST_POINTS}"
@@ -166,12 +181,15 @@ class _Program:
                 low = least
             else:
                 best = found, least
-            if best is None:
-                least += missing + ROUNDING / 2
-            elif best[1] - low <= CLOSE:
-                return self._worthwhile(*best)
-            else:
+            if best is not None:
+                if best[1] - low <= CLOSE:
+                    break
                 least = (low + best[1]) / 2
+            elif ceiling - low <= CLOSE:
+                break
+            else:
+                step = max(2 * step, missing + ROUNDING / 2)
+                least = least + step if least + step < ceiling else (low + ceiling) / 2
         if best is None:
             return None, f"no prices surely keep {100 * self._base:.2f} % of L0's preference"
         return self._worthwhile(*best)
@@ -222,21 +240,25 @@ class _Program:
         rows = [Row("preference", self._worth, least), *map(self._row, self._caps)]
         prices = solve(self._costs, self._w, rows).prices
         points = [self._point(vector, nudge) for vector in prices.vectors for nudge in NUDGES]
-        measured = np.array([self._measured(point) for point in points])  # (K, L + 2)
+        measured = np.array([self._measured(point) for point in points])  # (K, 3 + L)
         fractions = self._blend(measured, least)
         used = np.flatnonzero(fractions > SHARE)
         parts = fractions[used] / fractions[used].sum()
-        g, preference, *shares = (parts @ measured[used]).tolist()
-        told = preference - float(np.array(shares) @ self._q) / float(self._q[0])
+        g, predicted, won, *rest = (parts @ measured[used]).tolist()
+        shares = np.array(rest)
+        drawn = float(shares @ self._q) / float(self._q[0])  # these shares, whoever got them
+        means = self._w @ self._won
+        judged = (won - float(shares @ means)) / float(means[0])
+        told = min(predicted - drawn, judged)
         return _Made(
             tuple(
                 replace(points[k], fraction=float(part))
                 for k, part in zip(used, parts, strict=True)
             ),
-            np.array(shares),
-            preference,
+            shares,
+            drawn + told,
             g,
-            preference - self._z * self._sd(np.array(shares), told, self._target),
+            drawn + told - self._z * self._sd(shares, told, self._target),
         )
 
     def _point(self, vector: Array, nudge: float) -> PromptPoint:
@@ -248,7 +270,8 @@ class _Program:
         return PromptPoint(1.0, worth / self._mean0, tuple(map(float, g)))
 
     def _measured(self, point: PromptPoint) -> list[float]:
-        """Grams, preference and (levels) shares of the sample where all are at this point."""
+        """Grams, predicted worth, how many got the level that was judged to be best, and (levels)
+        shares of the sample where all are at this point."""
         w, at = self._w, np.arange(len(self._w))
         known = self._known
         chosen = choose(self._g_per_joule, point, known.joules, known.preferences)
@@ -256,6 +279,7 @@ class _Program:
         return [
             float(w @ self._costs[at, chosen]),
             float(w @ self._worth[at, chosen]),
+            float(w @ self._won[at, chosen]),
             *shares.tolist(),
         ]
 
@@ -263,7 +287,7 @@ class _Program:
         """(K,) fractions of the least grams. InfeasibleError: not even these can meet the rows."""
         k, caps = len(measured), self._caps
         scale = float(measured[:, 0].max()) or 1.0
-        matrix = [np.ones(k), measured[:, 1], *(c.sign * measured[:, 2 + c.level] for c in caps)]
+        matrix = [np.ones(k), measured[:, 1], *(c.sign * measured[:, 3 + c.level] for c in caps)]
         lower = [1.0, least - SLACK, *(c.least - SLACK for c in caps)]
         upper = [1.0, *[INFINITY] * (1 + len(caps))]
         found = Program(
