@@ -16,14 +16,15 @@ from round_priors import ROUND_PRIORS
 from some_evaluation import evaluation
 from test_control_loop import Grid, current, make, shares
 
-from sprout.config import Config, ControlConfig, PromptConfig
+from sprout.config import Config, ControlConfig, PromptConfig, TenantConfig
 from sprout.console import operator
 from sprout.console.plan import with_prompts
-from sprout.control import history, inbox, messages, prices
+from sprout.control import history, inbox, messages, predicted, prices
 from sprout.control.decide import offline
-from sprout.control.inputs import Prompts
+from sprout.control.inputs import Group, Prompts
 from sprout.control.loop import Loop
 from sprout.control.messages import plan_of
+from sprout.control.predicted import PredictorFile
 from sprout.control.store import Store
 from sprout.directives import pack
 from sprout.errors import PredictorError
@@ -431,5 +432,71 @@ def test_a_decision_with_prices_is_solved_again(grid: Grid, store: Store, file: 
         _, same = history.solve_again(decision)
         assert same
         assert history.load(inputs).prompts is not None
+
+    asyncio.run(scenario())
+
+
+def test_traffic_is_of_those_without_a_mix_of_their_own(store: Store, file: Path) -> None:
+    control = ControlConfig(
+        prompt=PromptConfig(predictor=file), tenants={"acme": TenantConfig(minimum=0.9)}
+    )
+    looked = PredictorFile(control, PACK)
+    store.add_policy(0, 7, PACK.hash, 0.0, b"")
+    number = iter(range(1, 1000))
+
+    def add(count: int, task: str, tenant: str = "", **arm: bool) -> None:
+        store.add_outcomes(
+            [
+                inbox.row(
+                    "n",
+                    pb.Outcome(
+                        segment_uid=5,
+                        ticket=next(number),
+                        policy_version=7,
+                        ending=pb.ENDING_DELIVERED,
+                        task=task,
+                        tenant=tenant,
+                        **arm,
+                    ),
+                )
+                for _ in range(count)
+            ]
+        )
+
+    def traffic(*apart: str) -> dict[str, float]:
+        _, found, problem = looked.look(store, [Group(task=task) for task in apart])
+        assert found is not None, problem
+        return dict(found.traffic)
+
+    assert traffic() == {}
+    add(10, "poems")  # the predictor knows none of it
+    assert traffic() == {}
+    add(20, "sums", prompt=True)
+    add(5, "sums", control=True)
+    add(15, "trivia")
+    add(30, "trivia", pinned=True)
+    add(400, "trivia", tenant="acme")
+    assert traffic() == {"sums": 0.5, "trivia": 0.3, "": 0.2}
+    assert traffic("trivia") == {"sums": 0.71, "": 0.29}  # it has a mix of its own
+    assert traffic("trivia", "sums") == {}
+
+
+def test_whatever_ends_the_reading_of_a_file_it_is_none(
+    grid: Grid, store: Store, file: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        loop = await started(grid, store, file)
+        assert current(loop).HasField("prompt")
+
+        def fails(*_: Any) -> Any:
+            raise MemoryError
+
+        monkeypatch.setattr(predicted, "load", fails)
+        write(bundle, file, turn=0.8)
+        await loop.step()
+        assert "MemoryError" in loop.reasons()["prompt"]
+        assert not current(loop).HasField("prompt")
+        await loop.step()
+        assert "can't be taken up" in loop.reasons()["prompt"]
 
     asyncio.run(scenario())

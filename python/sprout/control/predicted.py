@@ -123,23 +123,25 @@ class PredictorFile:
             self._seen, self._found = None, None
             self._problem = f"can't read {path}: {error.strerror}"
             return
-        seen = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        seen = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         if seen == self._seen:
             return
-        self._seen, before = seen, self._found
+        before, self._seen, self._found = self._found, seen, None
+        self._problem = f"{path} can't be taken up"  # whatever ends this
         try:
             found = load(path)
         except PredictorError as error:
-            self._found, self._problem = None, str(error)
-        else:
-            if before is not None and before.sha256 == found.sha256:
-                return  # touched, or copied over itself
-            try:
-                self._found, self._problem = fitting(found, self._pack), ""
-            except PredictorError as error:
-                self._found, self._problem = None, f"{path}: {error}"
-        if self._found is None:
-            LOG.error("no level is chosen by a prompt: %s", self._problem)
+            self._problem = str(error)
+            LOG.error("no level is chosen by its prompt: %s", error)
+            return
+        if before is not None and before.sha256 == found.sha256:  # touched, or copied over itself
+            self._found = before
+            return
+        try:
+            self._found = fitting(found, self._pack)
+        except PredictorError as error:
+            self._problem = f"{path}: {error}"
+            LOG.error("no level is chosen by its prompt: %s", self._problem)
         else:
             LOG.info("levels by prompt: %s", self._found.basis)
 
