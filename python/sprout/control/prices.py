@@ -18,6 +18,7 @@ are raised until this keeps the floor. See docs/prompt_aware.md.
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -34,6 +35,7 @@ from sprout.optimize.prompt import Row, cheapest, solve
 from sprout.units import operational_g
 
 Array = NDArray[np.float64]
+Indices = NDArray[np.int64]
 
 MOST_POINTS = 4  # of a policy
 ROUNDING = 1e-7  # of preference and of shares
@@ -63,13 +65,12 @@ def excluded(plan: Plan) -> str:
 def price(inputs: Inputs, plan: Plan, known: Predicted) -> tuple[PromptPlan | None, str]:
     """(the prices, "") or (None, why there are none). plan: of these inputs, not `excluded`.
 
-    Takes milliseconds for some thousand prompts, seconds for a million.
+    Takes tenths of a second for some thousand prompts.
     """
     if inputs.prompts is None or inputs.intensity_g_per_kwh is None:
         return None, "nothing to decide on"
-    program = _Program(inputs, plan, known)
     try:
-        return program.solved()
+        return _Program(inputs, plan, known).solved()
     except InfeasibleError as error:
         return None, f"prices can't be set: {error}"
 
@@ -128,7 +129,7 @@ class _Program:
         self._more = q / q[0] - means / means[0]  # (L,)
         self._costs = self._g_per_joule * known.joules + self._embodied
         self._worth = known.preferences / self._mean0 + self._more
-        self._won = known.preferred[:, None] == np.arange(len(q))
+        self._won = np.eye(len(q))[known.preferred]
         if not (self._w @ self._won[:, 0]) > 0:
             raise InfeasibleError("of these prompts none was judged to be best at L0")
         self._covariance = np.array(inputs.covariance)
@@ -150,14 +151,15 @@ class _Program:
         has = float(mix @ self._q) / float(self._q[0])
         return has - self._z * self._sd(mix, 0.0, has), has
 
-    def _sd(self, shares: Array, told: float, floor: float) -> float:
-        """Of the preference, by the judgments that q rests on. told: what of it comes of
-        telling prompts apart, in units of L0's."""
+    def _sd(self, shares: Array, told: float, floor: float, told_sd: float = 0.0) -> float:
+        """Of the contrast with a floor, over L0's preference: by the judgments that q rests on, and
+        by those that say what telling prompts apart gains, `told`."""
         if self._z == 0.0:
             return 0.0
         y = shares.copy()
         y[0] += told - floor
-        return deviation(y[None, :], self._covariance[None]) / float(self._q[0])
+        q_sd = deviation(y[None, :], self._covariance[None]) / float(self._q[0])
+        return math.hypot(q_sd, told_sd)
 
     def solved(self) -> tuple[PromptPlan | None, str]:
         """The lowest predicted mean of which `surely` keeps the floor, from the floor upwards: more
@@ -240,15 +242,15 @@ class _Program:
         rows = [Row("preference", self._worth, least), *map(self._row, self._caps)]
         prices = solve(self._costs, self._w, rows).prices
         points = [self._point(vector, nudge) for vector in prices.vectors for nudge in NUDGES]
-        measured = np.array([self._measured(point) for point in points])  # (K, 3 + L)
+        chosen = [self._chosen(point) for point in points]
+        measured = np.array([self._measured(levels) for levels in chosen])  # (K, 2 + L)
         fractions = self._blend(measured, least)
         used = np.flatnonzero(fractions > SHARE)
         parts = fractions[used] / fractions[used].sum()
-        g, predicted, won, *rest = (parts @ measured[used]).tolist()
+        g, predicted, *rest = (parts @ measured[used]).tolist()
         shares = np.array(rest)
         drawn = float(shares @ self._q) / float(self._q[0])  # these shares, whoever got them
-        means = self._w @ self._won
-        judged = (won - float(shares @ means)) / float(means[0])
+        judged, judged_sd = self._judged(shares, [chosen[k] for k in used], parts)
         told = min(predicted - drawn, judged)
         return _Made(
             tuple(
@@ -258,8 +260,22 @@ class _Program:
             shares,
             drawn + told,
             g,
-            drawn + told - self._z * self._sd(shares, told, self._target),
+            drawn + told - self._z * self._sd(shares, told, self._target, judged_sd),
         )
+
+    def _judged(
+        self, shares: Array, chosen: Sequence[Indices], parts: Array
+    ) -> tuple[float, float]:
+        """What these levels gain over drawing the same shares, as the prompts were judged, of L0's;
+        and its standard error (of a ratio of means, linearised)."""
+        w, won, at = self._w, self._won, np.arange(len(self._w))
+        gained = sum(
+            (part * won[at, levels] for part, levels in zip(parts, chosen, strict=True)),
+            start=-(won @ shares),
+        )
+        l0 = float(w @ won[:, 0])
+        told = float(w @ gained) / l0
+        return told, float(np.sqrt(np.square(w * (gained - told * won[:, 0])).sum())) / l0
 
     def _point(self, vector: Array, nudge: float) -> PromptPoint:
         """vector: prices (1 + caps,)."""
@@ -269,25 +285,22 @@ class _Program:
             g[cap.level] -= cap.sign * dual
         return PromptPoint(1.0, worth / self._mean0, tuple(map(float, g)))
 
-    def _measured(self, point: PromptPoint) -> list[float]:
-        """Grams, predicted worth, how many got the level that was judged to be best, and (levels)
-        shares of the sample where all are at this point."""
+    def _chosen(self, point: PromptPoint) -> Indices:
+        """(m,) levels where all are at this point."""
+        return choose(self._g_per_joule, point, self._known.joules, self._known.preferences)
+
+    def _measured(self, levels: Indices) -> list[float]:
+        """Grams, predicted worth and (levels) shares of the sample at these levels (m,)."""
         w, at = self._w, np.arange(len(self._w))
-        known = self._known
-        chosen = choose(self._g_per_joule, point, known.joules, known.preferences)
-        shares = np.bincount(chosen, weights=w, minlength=len(self._q))
-        return [
-            float(w @ self._costs[at, chosen]),
-            float(w @ self._worth[at, chosen]),
-            float(w @ self._won[at, chosen]),
-            *shares.tolist(),
-        ]
+        shares = np.bincount(levels, weights=w, minlength=len(self._q))
+        means = w @ self._costs[at, levels], w @ self._worth[at, levels]
+        return [*map(float, means), *shares.tolist()]
 
     def _blend(self, measured: Array, least: float) -> Array:
         """(K,) fractions of the least grams. InfeasibleError: not even these can meet the rows."""
         k, caps = len(measured), self._caps
         scale = float(measured[:, 0].max()) or 1.0
-        matrix = [np.ones(k), measured[:, 1], *(c.sign * measured[:, 3 + c.level] for c in caps)]
+        matrix = [np.ones(k), measured[:, 1], *(c.sign * measured[:, 2 + c.level] for c in caps)]
         lower = [1.0, least - SLACK, *(c.least - SLACK for c in caps)]
         upper = [1.0, *[INFINITY] * (1 + len(caps))]
         found = Program(
@@ -303,9 +316,7 @@ class _Program:
         return np.maximum(np.asarray(found.x), 0.0)
 
 
-def choose(
-    g_per_joule: Array, point: PromptPoint, joules: Array, preferences: Array
-) -> NDArray[np.int64]:
+def choose(g_per_joule: Array, point: PromptPoint, joules: Array, preferences: Array) -> Indices:
     """(n,) levels at one point, by the rule of PromptPolicy in control.proto."""
     costs = np.array(point.g) + g_per_joule * joules
     return cheapest(costs, [preferences], np.array([point.g_per_preference]))
