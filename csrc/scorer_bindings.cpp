@@ -10,6 +10,7 @@
 
 #include "scorer.h"
 #include "sha256.h"
+#include "texts.h"
 #include "weights.h"
 
 namespace py = pybind11;
@@ -25,19 +26,6 @@ using Out = py::array_t<double, py::array::c_style>;  // never a copy
 template <typename T>
 std::span<const T> view(const In<T>& array) {
   return {array.data(), static_cast<std::size_t>(array.size())};
-}
-
-// The texts as they are; the tuple keeps them alive. The caller's own list would not: another
-// thread may change it while the GIL is released.
-std::vector<std::string_view> views(const py::tuple& texts) {
-  std::vector<std::string_view> found;
-  found.reserve(texts.size());
-  for (const py::handle text : texts) {
-    if (!PyBytes_Check(text.ptr())) throw py::type_error("texts: must be bytes");
-    found.emplace_back(PyBytes_AS_STRING(text.ptr()),
-                       static_cast<std::size_t>(PyBytes_GET_SIZE(text.ptr())));
-  }
-  return found;
 }
 
 std::span<const std::byte> bytes_of(const py::bytes& data) {

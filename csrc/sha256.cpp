@@ -47,7 +47,7 @@ void add_block(const unsigned char* block, std::uint32_t (&state)[8]) noexcept {
 
 }  // namespace
 
-std::array<std::uint64_t, 4> sha256(std::span<const std::byte> data) noexcept {
+Digest sha256(std::span<const std::byte> data) noexcept {
   std::uint32_t state[8] = {0x6A09E667, 0xBB67AE85, 0x3C6EF372, 0xA54FF53A,
                             0x510E527F, 0x9B05688C, 0x1F83D9AB, 0x5BE0CD19};
   const auto* const bytes = reinterpret_cast<const unsigned char*>(data.data());
@@ -64,7 +64,7 @@ std::array<std::uint64_t, 4> sha256(std::span<const std::byte> data) noexcept {
   unsigned char digest[32];
   for (std::size_t i = 0; i < 32; ++i)
     digest[i] = static_cast<unsigned char>(state[i / 4] >> (24 - 8 * (i % 4)));
-  std::array<std::uint64_t, 4> words;
+  Digest words;
   std::memcpy(words.data(), digest, sizeof digest);
   return words;
 }

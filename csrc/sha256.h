@@ -11,7 +11,8 @@
 
 namespace sprout {
 
-// The digest's 32 bytes in their order, as they lie in memory.
-std::array<std::uint64_t, 4> sha256(std::span<const std::byte> data) noexcept;
+using Digest = std::array<std::uint64_t, 4>;  // its 32 bytes in their order, as they lie in memory
+
+Digest sha256(std::span<const std::byte> data) noexcept;
 
 }  // namespace sprout

@@ -5,9 +5,6 @@
 #include <cstring>
 #include <vector>
 
-#include "mapping.h"
-#include "sha256.h"
-
 namespace sprout {
 namespace {
 
@@ -73,12 +70,25 @@ std::string weights_name(const Digest& digest) {
 
 Scorer load_scorer(const std::string& directory, const Digest& digest) {
   const std::string path = directory + "/" + weights_name(digest);
-  const Mapping mapping(path, Access::kRead, sizeof(WeightsHeader));
-  if (mapping.size() > kMostWeights) throw CorruptFile(path + ": more than 3 MiB");
-  // Its own copy: what is compared with the digest is what is used, whatever becomes of the file.
-  const std::vector<std::byte> bytes(mapping.data(), mapping.data() + mapping.size());
+  const std::vector<std::byte> bytes = read_file(path, kMostWeights);
   if (sha256(bytes) != digest) throw CorruptFile(path + ": not the bytes that its name says");
   return scorer_of(bytes);
+}
+
+const Scorer* ScorerFile::of(const Digest& digest) noexcept {
+  if (scorer_ && loaded_ == digest) return &*scorer_;
+  if (missing_ != digest) {
+    missing_ = digest;
+    watch_.restart();
+  }
+  if (!watch_.due()) return nullptr;
+  try {
+    scorer_ = load_scorer(directory_, digest);
+  } catch (const std::exception&) {
+    return nullptr;
+  }
+  loaded_ = digest;
+  return &*scorer_;
 }
 
 }  // namespace sprout

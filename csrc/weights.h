@@ -4,22 +4,21 @@
 // Written by sprout_ext/weights.py, once per predictor; read by each stub, once per change.
 #pragma once
 
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 
+#include "mapping.h"
 #include "scorer.h"
-#include "words.h"
+#include "sha256.h"
 
 namespace sprout {
 
 inline constexpr std::uint64_t kWeightsMagic = 0x3130535457525053;  // "SPRWTS01"
 inline constexpr std::uint32_t kWeightsLayout = 1;
 inline constexpr std::size_t kMostWeights = std::size_t{3} << 20;  // bytes of a file
-
-using Digest = std::array<std::uint64_t, 4>;  // a SHA-256, its bytes in their order
 
 // Little-endian. After it: scales (H,), biases (H,), second (2 L, C + 1, L + 2), all of them
 // doubles, then the table (slots, H) in bytes; and nothing more.
@@ -44,5 +43,20 @@ std::string weights_name(const Digest& digest);
 // The scorer of the weights of this digest in `directory`. FileError: can't be read. CorruptFile:
 // as above, larger than kMostWeights, or bytes of another digest.
 Scorer load_scorer(const std::string& directory, const Digest& digest);
+
+// The scorer of those weights that are asked for, loaded when they change: some milliseconds then.
+// One thread at a time.
+class ScorerFile {
+ public:
+  explicit ScorerFile(std::string directory) : directory_(std::move(directory)) {}
+  // nullptr: there is no such file, or no whole one. It is looked for once a second then.
+  const Scorer* of(const Digest& digest) noexcept;
+
+ private:
+  std::string directory_;
+  std::optional<Scorer> scorer_;
+  Digest loaded_{}, missing_{};  // of scorer_; of the last that could not be loaded
+  Watch watch_;
+};
 
 }  // namespace sprout

@@ -2,8 +2,8 @@
 """Sprout's compiled core: sampler, policy board, flight ledger, energy clock, prompt ring,
 scorer of prompts and its weights.
 
-The seven modules of the same names are the public face; `sprout_ext.reference` has the same in plain
-Python over the same bytes, as the tests' oracle.
+The seven modules of the same names are the public face; `sprout_ext.reference` has the same in
+plain Python over the same bytes, as the tests' oracle.
 """
 
 from sprout_ext.board import (

@@ -49,6 +49,7 @@ COUNTERS: tuple[str, ...] = (
     "delivered",
     "bls_requests",
     "bls_cancelled",
+    "prompt_unscored",
 )
 
 
@@ -72,6 +73,7 @@ class Counter(IntEnum):
     DELIVERED = 14
     BLS_REQUESTS = 15
     BLS_CANCELLED = 16
+    PROMPT_UNSCORED = 17
 
 
 class Role(IntEnum):

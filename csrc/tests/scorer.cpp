@@ -2,7 +2,8 @@
 //
 // Arbitrary bytes of arbitrary length into one scorer from several threads. Each text stands at the
 // very end of its own memory, so that AddressSanitizer sees a read beyond it; every answer is
-// compared with the plainest way to say the same.
+// compared with the plainest way to say the same. And files of weights that are damaged anywhere:
+// what is taken can be computed with.
 #include "scorer.h"
 
 #include <algorithm>
@@ -11,6 +12,8 @@
 #include <string>
 
 #include "harness.h"
+#include "mapping.h"
+#include "weights.h"
 
 namespace {
 
@@ -90,6 +93,49 @@ long hammer(const std::vector<Model>& models, std::uint32_t seed, test::Clock::t
   return done;
 }
 
+std::vector<std::byte> file_of(const Model& model) {
+  WeightsHeader header{kWeightsMagic, kWeightsLayout,     model.levels, model.classes,
+                       kBits,         std::size(kOrders), {},           0};
+  std::copy(std::begin(kOrders), std::end(kOrders), header.orders);
+  std::vector<std::byte> file;
+  const auto put = [&](const auto& values) {
+    const auto bytes = std::as_bytes(std::span(values));
+    file.insert(file.end(), bytes.begin(), bytes.end());
+  };
+  put(std::span(&header, 1));
+  put(model.scales);
+  put(model.biases);
+  put(model.second);
+  put(model.table);
+  return file;
+}
+
+// Each on memory of exactly its size.
+long damage(const Model& model, std::uint32_t seed, test::Clock::time_point until) {
+  std::mt19937 random(seed);
+  const std::vector<std::byte> whole = file_of(model);
+  std::vector<double> out(2 * model.levels), same(2 * model.levels);
+  scorer_of(whole).score("What is 2 + 2?", same);
+  model.scorer->score("What is 2 + 2?", out);
+  EXPECT(out == same);
+  long taken = 0;
+  for (long done = 0; test::Clock::now() < until || done < 50; ++done) {
+    std::vector<std::byte> file(whole.begin(), whole.end() - (random() % 2) * (random() % 100));
+    for (std::uint32_t i = random() % 4; i > 0; --i) {
+      const std::size_t within = random() % 2 ? sizeof(WeightsHeader) : file.size();
+      file[random() % within] = static_cast<std::byte>(random() % 2 ? random() : random() % 8);
+    }
+    try {
+      const Scorer scorer = scorer_of(file);
+      std::vector<double> scores(scorer.outputs());
+      scorer.score("What is 2 + 2?", scores);
+      ++taken;
+    } catch (const CorruptFile&) {
+    }
+  }
+  return taken;
+}
+
 }  // namespace
 
 // PROGRAM threads SECONDS
@@ -106,6 +152,7 @@ int main(int argc, char** argv) {
   std::vector<std::thread> threads;
   for (std::uint32_t seed = 0; seed < 3; ++seed)
     threads.emplace_back([&, seed] { done += hammer(models, seed, until); });
+  threads.emplace_back([&] { done += damage(models[0], 7, until); });
   for (std::thread& thread : threads) thread.join();
   std::printf("%s: %ld texts, no fault\n", argv[0], done.load());
 }
