@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc
+import httpx
 import pytest
 from control_plane import WAIT_S, configure, first, running, stub_of
 from predicted_synthetic import PACK, write
@@ -377,6 +378,13 @@ def test_weights_over_the_wire(file: Path, tmp_path: Path) -> None:
         answer = stub.GetWeights(request, timeout=WAIT_S)
         assert weights.name(answer.weights) == policy.prompt.weights
         assert weights.scorer(answer.weights).heads_many([b"name one river"]).shape == (1, 5)
+        metrics = stub.GetStatus(pb.GetStatusRequest(), timeout=WAIT_S).metrics_address
+        scraped = httpx.get(f"http://{metrics}/metrics", timeout=WAIT_S).text
+        assert "sprout_prompt_share_ratio 0.9" in scraped
+        expected = policy.prompt.expected_preference
+        assert f"sprout_prompt_expected_preference_ratio {expected}" in scraped
+        grams = policy.prompt.expected_g_per_request
+        assert f'sprout_expected_request_grams{{mix="prompt"}} {grams}' in scraped
         for unknown in ("", "0" * 64, "../../etc/passwd"):
             with pytest.raises(grpc.RpcError) as failed:
                 stub.GetWeights(pb.GetWeightsRequest(sha256=unknown), timeout=WAIT_S)

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 from report_store import JOULES, START, Made
 
 from sprout.cli import run
+from sprout.console import report as console_report
 from sprout.console import report_text
-from sprout.console.report import moment
+from sprout.console.report import moment, write_csv
 from sprout.console.report_html import NO_PLOTS, page
 from sprout.control.archive import Archive, Span
 from sprout.control.capacity import Capacity
@@ -166,6 +167,12 @@ def test_what_prompts_chose_is_under_the_policy(made: Made) -> None:
     assert (beside.policy_requests, beside.control_requests) == (8100, 900)
     assert beside.saved.value == pytest.approx(1 - 20 / 36, abs=0.05)
     assert "less per request than the mix" in said(found)
+    target = made.path.with_name("report.csv")
+    write_csv(found, target)
+    assert f"by prompt joules,,policy_mean,{beside.policy_mean}" in target.read_text()
+    assert (
+        console_report.document(found)["prompts"]["joules"]["saved"]["value"] == beside.saved.value
+    )
     lines = {line.name: line.requests for line in found.lines["arm"]}
     assert lines["prompt"] == 8100
     assert sum(lines.values()) == 10_000
