@@ -85,7 +85,7 @@ def main() -> None:
     )
     print(f"{commit()}: {known.basis}")
     print(
-        "g/kWh | floor % | mix saves % | by prompt, expected: saves % at % | "
+        "g/kWh | floor % | mix saves % | by prompt, expected: saves % at % (set for %) | "
         "other half: joules saved % | preference %"
     )
     for position in (0.0, 0.25, 0.5, 0.75, 1.0):
@@ -99,7 +99,7 @@ def main() -> None:
         print(
             f"{k0:.0f} | {100 * mix.floor:.1f} | {mix.saving_percent:.1f} | "
             f"{100 * (1 - made.expected_g / mix.expected_l0_g):.1f} at "
-            f"{100 * made.expected_preference:.1f} | "
+            f"{100 * made.expected_preference:.1f} ({100 * made.least:.1f}) | "
             f"{other_half(given, known, found.judged.joules, args.splits)}"
         )
     q = np.array([p.preference for p in mix.profile])
