@@ -13,32 +13,13 @@
 
 #include "harness.h"
 #include "mapping.h"
+#include "model.h"
 #include "weights.h"
 
 namespace {
 
 using namespace sprout;
-
-constexpr std::uint32_t kOrders[] = {1, 2, 5, 8}, kBits = 10;
-
-struct Model {
-  Model(std::uint32_t l, std::uint32_t c) : levels(l), classes(c) {
-    std::mt19937 random(l * 100 + c);
-    table.resize((std::size_t{1} << kBits) * (l + c));
-    for (std::int8_t& weight : table) weight = static_cast<std::int8_t>(int(random() % 255) - 127);
-    scales.assign(l + c, 0.01);
-    biases.assign(l + c, 0.1);
-    second.resize(std::size_t{2} * l * (c + 1) * (l + 2));
-    for (double& weight : second) weight = double(random() % 1000) / 1000 - 0.5;
-    scorer = std::make_unique<Scorer>(Grams(kOrders, kBits),
-                                      ScorerWeights{l, c, table, scales, biases, second});
-  }
-
-  std::uint32_t levels, classes;
-  std::vector<std::int8_t> table;
-  std::vector<double> scales, biases, second;
-  std::unique_ptr<Scorer> scorer;
-};
+using test::kBits, test::kOrders, test::Model;
 
 // One gram after the other, byte by byte.
 std::vector<double> plain_heads(const Model& model, std::string text) {
@@ -91,23 +72,6 @@ long hammer(const std::vector<Model>& models, std::uint32_t seed, test::Clock::t
     EXPECT(std::abs(sum - 1) < 1e-12);
   }
   return done;
-}
-
-std::vector<std::byte> file_of(const Model& model) {
-  WeightsHeader header{kWeightsMagic, kWeightsLayout,     model.levels, model.classes,
-                       kBits,         std::size(kOrders), {},           0};
-  std::copy(std::begin(kOrders), std::end(kOrders), header.orders);
-  std::vector<std::byte> file;
-  const auto put = [&](const auto& values) {
-    const auto bytes = std::as_bytes(std::span(values));
-    file.insert(file.end(), bytes.begin(), bytes.end());
-  };
-  put(std::span(&header, 1));
-  put(model.scales);
-  put(model.biases);
-  put(model.second);
-  put(model.table);
-  return file;
 }
 
 // Each on memory of exactly its size.
