@@ -17,7 +17,7 @@ SECRETS = Path("/etc/sprout/secrets")
 TRITONS = "evaluate.schedule.token_file"
 SETTINGS = (
     *("control.tls.certificate", "control.tls.key", "control.tls.ca", "control.tls.token_file"),
-    "control.profile_file",
+    *("control.profile_file", "control.prompt.predictor"),
     *("carbon.electricity_maps_key_file", "carbon.watttime_password_file", "carbon.trace"),
     *("evaluate.prompts_file", "evaluate.judge.key_file", "evaluate.judge.instructions_file"),
     *("evaluate.judge.recorded_file", TRITONS),
