@@ -194,7 +194,7 @@ class Told(Prompted):
     """A predictor's prompts, told other preferences or energies than those that it predicts."""
 
     def __init__(self, base: Prompted, fitted: Prompts, own: Prompts) -> None:
-        self._seconds_per_kwh = base._seconds_per_kwh
+        self._seconds_per_kwh, self._device = base._seconds_per_kwh, base._device
         self.fitted, self.own = fitted, own
         self._curves = {}
 

@@ -2,11 +2,12 @@
 """What preprocessing costs a request: `Preprocessor.prepare` and `open_flight`, without Triton.
 
 Real shared memory, the embedded model's own tokenizer, batches of 1 and 16, by what hints there
-are. `--against DIR` measures another checkout beside this one (it needs its own `.venv`): the two
-take turns, A B B A …, each round in a process of its own, so that a drift of the machine hits both.
-Reported are medians over rounds of µs a request, with the range; hints that a checkout does not
-know are left out there. Of each round counts the least over bursts of 64 requests, which others on
-the machine disturb least.
+are; and a prompt of 500 bytes, its level drawn from the mix and, in turn with that, chosen by the
+prompt, with weights of the usual size (2^15 slots, 3 levels, 6 classes). `--against DIR` measures
+another checkout beside this one (it needs its own `.venv`): the two take turns, A B B A …, each
+round in a process of its own, so that a drift of the machine hits both. Reported are medians over
+rounds of µs a request, with the range; what a checkout does not know is left out there. Of each
+round counts the least over bursts of 64 requests, which others on the machine disturb least.
 
     python benchmarks/bench_prepare.py [--rounds 10] [--against ../before] [--json FILE]
 """
@@ -18,7 +19,9 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ from sprout_ext.board import BoardPolicy, BoardWriter
 from sprout_ext.ledger import SegmentReader
 
 TEXT = b"What is the capital of France, and since when?"
+LONG = (b"The quick brown fox jumps over the lazy dog while the river runs to the sea. " * 7)[:500]
 BATCHES = (1, 16)
 BURST, BURSTS = 64, 60  # requests; a case and round
 PARAMETERS: dict[str, dict[str, str]] = {
@@ -52,8 +56,8 @@ def tokenizer_dir(cache: Path) -> Path:
     return gguf.tokenizer_dir(model, cache)
 
 
-def publish(path: Path, pack_hash: int) -> BoardWriter:
-    """A policy, with mixes where this checkout knows of them: a table that is half full."""
+def fields_of(pack_hash: int) -> list[Any]:
+    """A policy's, with mixes where this checkout knows of them: a table that is half full."""
     deadline = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 3600 * 10**9
     shares = (0.5, 0.3, 0.2)
     fields: list[Any] = [1, 2, pack_hash, shares, 0.02, 1.0, False, deadline, 100.0, 1.2, 1e-4]
@@ -61,38 +65,71 @@ def publish(path: Path, pack_hash: int) -> BoardWriter:
         names = ("acme", *map(str, range(7)))
         named = [board.BoardMix(name, "", shares) for name in names]
         fields.append((*named, *(board.BoardMix("", name, shares) for name in names)))
-    writer = BoardWriter(path)
-    writer.publish(BoardPolicy(*fields))
-    return writer
+    return fields
+
+
+def by_prompt(shm: Path) -> Any:
+    """Prices under which every prompt chooses, their weights in place."""
+    from sprout_ext import weights  # noqa: PLC0415 - a checkout before has none
+
+    rng, levels, classes, bits = np.random.default_rng(1), 3, 6, 15
+    heads = levels + classes
+    data = weights.pack(
+        (2, 5),
+        bits,
+        rng.integers(-127, 128, (1 << bits, heads)).astype(np.int8),
+        np.full(heads, 0.01),
+        rng.normal(size=heads),
+        rng.normal(size=(2 * levels, classes + 1, levels + 2)),
+        levels,
+        classes,
+    )
+    digest = weights.name(data)
+    (shm / board.weights_name(digest)).write_bytes(data)
+    points = tuple(board.BoardPoint(0.5, price, (0.0, 0.0, 0.0)) for price in (1.0, 2.0))
+    return board.BoardPrompt(digest, 1.0, (1.0, 1.0, 1.0), points)
 
 
 def one_round(tokens: Path, shm: Path) -> dict[str, float]:
     """µs a request by case."""
     settings = PreprocessSettings(tokens, shm_dir=shm, hints=HINTS, flights=BURST)
-    writer = publish(shm / "policy.board", directives.pack(settings.pack).hash)
+    writer = BoardWriter(shm / "policy.board")
+    plain = BoardPolicy(*fields_of(directives.pack(settings.pack).hash))
+    policies = {"": plain}
+    if hasattr(board, "BoardPrompt"):
+        policies[", by prompt"] = replace(plain, prompt=by_prompt(shm))
+    writer.publish(plain)
     preprocessor = Preprocessor.open(settings)
     (table,) = (SegmentReader(path) for path in shm.glob("segment-????"))
-    tensors = {
-        "QUERY": np.array([[TEXT]], object),
-        "REQUEST_OUTPUT_LEN": np.array([[64]], np.int32),
-    }
+
+    def burst(batch: list[Prompt]) -> float:
+        started = time.perf_counter()
+        for _ in range(BURST // len(batch)):
+            for prepared in preprocessor.prepare(batch):
+                preprocessor.open_flight(prepared)  # type: ignore[arg-type]
+        passed_s = time.perf_counter() - started
+        for row in table.scan():
+            table.release(int(row["slot"]), int(row["generation"]))
+        return passed_s / BURST * 1e6
+
     times: dict[str, float] = {}
-    for name, given in PARAMETERS.items():
-        if not given.keys() <= HINTS:
-            continue
-        for size in BATCHES:
-            batch = [Prompt(tensors, json.dumps(given))] * size
-            case = f"{name}, batch {size}"
-            times[case] = float("inf")
-            for _ in range(BURSTS):
-                started = time.perf_counter()
-                for _ in range(BURST // size):
-                    for prepared in preprocessor.prepare(batch):
-                        preprocessor.open_flight(prepared)  # type: ignore[arg-type]
-                passed_s = time.perf_counter() - started
-                times[case] = min(times[case], passed_s / BURST * 1e6)
-                for row in table.scan():
-                    table.release(int(row["slot"]), int(row["generation"]))
+    cases = [(name, TEXT, given) for name, given in PARAMETERS.items() if given.keys() <= HINTS]
+    for (name, text, given), size in product([*cases, ("500 bytes", LONG, {})], BATCHES):
+        tensors = {
+            "QUERY": np.array([[text]], object),
+            "REQUEST_OUTPUT_LEN": np.array([[64]], np.int32),
+        }
+        batch = [Prompt(tensors, json.dumps(given))] * size
+        # The two policies in turn, so that a drift of the machine hits both.
+        for _, (also, policy) in product(range(BURSTS), policies.items()):
+            if also and text is not LONG:
+                continue
+            if text is LONG:
+                writer.publish(policy)
+                preprocessor.prepare(batch)  # reads the policy, and its weights
+            case = f"{name}{also}, batch {size}"
+            times[case] = min(times.get(case, float("inf")), burst(batch))
+        writer.publish(plain)
     preprocessor.close()
     writer.close()
     return times

@@ -38,11 +38,11 @@ void write_payload(BoardFile& file, const Payload& payload) noexcept {
   store(file.active, idle);
 }
 
-// The thresholds of a policy in which everything is right.
-Mixes check(const Policy& policy) {
+// Of a policy in which everything is right.
+Rules check(const Policy& policy) {
   if (policy.levels > kMaxLevels) throw std::invalid_argument("shares: at most 8 levels");
   if (policy.mix_count > kMaxMixes) throw std::invalid_argument("mixes: at most 32");
-  const Mixes mixes({policy.shares.data(), policy.levels}, {policy.mixes.data(), policy.mix_count});
+  Mixes mixes({policy.shares.data(), policy.levels}, {policy.mixes.data(), policy.mix_count});
   const auto share = [](double value) { return value >= 0.0 && value <= 1.0; };
   if (!share(policy.control_share)) throw std::invalid_argument("control_share: not in [0, 1]");
   if (!share(policy.canary_share)) throw std::invalid_argument("canary_share: not in [0, 1]");
@@ -52,7 +52,35 @@ Mixes check(const Policy& policy) {
     throw std::invalid_argument("pue: not a finite number > 0");
   if (!std::isfinite(policy.embodied_g_per_s) || policy.embodied_g_per_s < 0.0)
     throw std::invalid_argument("embodied_g_per_s: not a finite number >= 0");
-  return mixes;
+  return {std::move(mixes), Prices(policy.prompt, policy.levels)};
+}
+
+void put_prompt(const PromptPolicy& prompt, std::uint32_t levels, Payload& payload) noexcept {
+  std::copy(prompt.weights.begin(), prompt.weights.end(), payload.begin() + B::kWeights);
+  payload[B::kPrompt] = bits(prompt.share);
+  payload[B::kPrompt + 1] = prompt.point_count;
+  for (std::size_t l = 0; l < levels; ++l)
+    payload[B::kPrompt + 2 + l] = bits(prompt.g_per_joule[l]);
+  for (std::size_t i = 0; i < prompt.point_count; ++i) {
+    std::uint64_t* const row = payload.data() + B::kPoints + i * B::kPoint;
+    row[0] = bits(prompt.points[i].fraction);
+    row[1] = bits(prompt.points[i].g_per_preference);
+    for (std::size_t l = 0; l < levels; ++l) row[2 + l] = bits(prompt.points[i].g[l]);
+  }
+}
+
+void get_prompt(const Payload& payload, PromptPolicy& prompt) noexcept {
+  std::copy_n(payload.begin() + B::kWeights, prompt.weights.size(), prompt.weights.begin());
+  prompt.share = real(payload[B::kPrompt]);
+  prompt.point_count = low(payload[B::kPrompt + 1]);
+  for (std::size_t l = 0; l < kMaxLevels; ++l)
+    prompt.g_per_joule[l] = real(payload[B::kPrompt + 2 + l]);
+  for (std::size_t i = 0; i < kMaxPoints; ++i) {
+    const std::uint64_t* const row = payload.data() + B::kPoints + i * B::kPoint;
+    prompt.points[i].fraction = real(row[0]);
+    prompt.points[i].g_per_preference = real(row[1]);
+    for (std::size_t l = 0; l < kMaxLevels; ++l) prompt.points[i].g[l] = real(row[2 + l]);
+  }
 }
 
 }  // namespace
@@ -95,6 +123,7 @@ void board_publish(BoardFile& file, const Policy& policy) noexcept {
     put(row + mix.name.size(), mix.shares);
   }
   payload[B::kMixes] = pack(policy.mix_count, tenants);
+  if (policy.prompt.point_count > 0) put_prompt(policy.prompt, policy.levels, payload);
   write_payload(file, payload);
 }
 
@@ -126,7 +155,7 @@ BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept {
   return BoardState::kCorrupt;
 }
 
-bool board_decode(const BoardCopy& copy, Policy& policy, Mixes& out) noexcept {
+bool board_decode(const BoardCopy& copy, Policy& policy, Rules& out) noexcept {
   const Payload& payload = copy.payload;
   policy.version = payload[B::kVersion];
   policy.seed = payload[B::kSeed];
@@ -151,6 +180,7 @@ bool board_decode(const BoardCopy& copy, Policy& policy, Mixes& out) noexcept {
     mix.tenant = (high(payload[B::kMixes]) >> i & 1) != 0;
     get(row + mix.name.size(), mix.shares);
   }
+  get_prompt(payload, policy.prompt);
   try {
     out = check(policy);
   } catch (const std::exception&) {
@@ -198,7 +228,8 @@ BoardReader::BoardReader(std::string path, std::uint64_t pack_hash, std::uint64_
       pack_hash_(pack_hash),
       node_id_(node_id),
       boot_epoch_(boot_epoch),
-      stub_index_(stub_index) {}
+      stub_index_(stub_index),
+      scorer_(parent(path_)) {}
 
 void BoardReader::remap() noexcept {
   copy_ = {};
@@ -224,7 +255,7 @@ BoardState BoardReader::refresh() noexcept {
   if (const BoardState state = board_copy(file, copy_); state != BoardState::kOk) return state;
   if (copy_.stamp != decoded_) {
     decoded_ = copy_.stamp;
-    valid_ = board_decode(copy_, policy_, mixes_);
+    valid_ = board_decode(copy_, policy_, rules_);
     key_ = fold_key(policy_.seed, node_id_, boot_epoch_, stub_index_);
     control_ = threshold(policy_.control_share);
     canary_ = threshold(policy_.canary_share);
@@ -235,8 +266,15 @@ BoardState BoardReader::refresh() noexcept {
   return policy_.pack_hash == pack_hash_ ? BoardState::kOk : BoardState::kPack;
 }
 
+// nullptr: no such weights, or of other levels than the policy's.
+const Scorer* BoardReader::scorer() noexcept {
+  const Scorer* const found = scorer_.of(rules_.prices.weights());
+  return found != nullptr && found->levels() == policy_.levels ? found : nullptr;
+}
+
 void BoardReader::choose(std::uint64_t first, std::size_t count, const Asker* askers,
-                         Choice* out) noexcept {
+                         const std::string_view* texts, Choice* out) noexcept {
+  const std::lock_guard lock(mutex_);
   const BoardState state = refresh();
   const bool known =
       state == BoardState::kOk || state == BoardState::kExpired || state == BoardState::kPack;
@@ -258,6 +296,9 @@ void BoardReader::choose(std::uint64_t first, std::size_t count, const Asker* as
   const auto draw = [this](std::uint64_t sequence, Stream stream) {
     return philox_draw(key_, sequence, static_cast<std::uint32_t>(stream));
   };
+  const auto& [mixes, prices] = rules_;
+  const bool by_prompt = base.flags == 0 && texts != nullptr && prices.any();
+  const Scorer* const scorer = by_prompt ? this->scorer() : nullptr;
   for (std::size_t i = 0; i < count; ++i) {
     out[i] = base;
     if (base.flags != 0) continue;
@@ -267,19 +308,51 @@ void BoardReader::choose(std::uint64_t first, std::size_t count, const Asker* as
     } else if (draw(sequence, Stream::kCanary) >= canary_) {
       out[i].flags = kHeldBack;
     } else {
-      const Thresholds& mix = askers == nullptr ? mixes_.others() : mixes_.of(askers[i]);
-      out[i].level = static_cast<std::int32_t>(mix.level(draw(sequence, Stream::kLevel)));
+      const Thresholds* mix = askers == nullptr ? nullptr : mixes.own(askers[i]);
+      if (by_prompt && mix == nullptr && prices.takes(draw(sequence, Stream::kPrompt))) {
+        if (scorer != nullptr) {
+          std::array<double, 2 * kMaxLevels> scores;
+          scorer->score(texts[i], scores);
+          out[i].flags = kByPrompt;
+          out[i].level =
+              static_cast<std::int32_t>(prices.level(scores, draw(sequence, Stream::kPoint)));
+          continue;
+        }
+        out[i].unscored = true;
+      }
+      if (mix == nullptr) mix = &mixes.others();
+      out[i].level = static_cast<std::int32_t>(mix->level(draw(sequence, Stream::kLevel)));
     }
   }
 }
 
+bool BoardReader::by_prompt() noexcept {
+  const std::lock_guard lock(mutex_);
+  return refresh() == BoardState::kOk && !policy_.paused && rules_.prices.any();
+}
+
+std::uint32_t BoardReader::shares(std::string_view text, std::span<double> out) noexcept {
+  const std::lock_guard lock(mutex_);
+  if (refresh() != BoardState::kOk || policy_.paused || !rules_.prices.any()) return 0;
+  const Scorer* const scorer = this->scorer();
+  if (scorer == nullptr) return 0;
+  std::array<double, 2 * kMaxLevels> scores;
+  scorer->score(text, scores);
+  rules_.prices.shares(scores, out);
+  return policy_.levels;
+}
+
 bool BoardReader::policy(Policy& out) noexcept {
+  const std::lock_guard lock(mutex_);
   const BoardState state = refresh();
   if (state == BoardState::kAbsent || state == BoardState::kCorrupt) return false;
   out = policy_;
   return true;
 }
 
-BoardState BoardReader::state() noexcept { return refresh(); }
+BoardState BoardReader::state() noexcept {
+  const std::lock_guard lock(mutex_);
+  return refresh();
+}
 
 }  // namespace sprout

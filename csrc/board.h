@@ -11,17 +11,22 @@
 
 #include <array>
 #include <cstdint>
+#include <mutex>
+#include <span>
 #include <string>
+#include <string_view>
 
 #include "mapping.h"
 #include "mixes.h"
+#include "prices.h"
 #include "sampler.h"
+#include "weights.h"
 #include "words.h"
 
 namespace sprout {
 
 inline constexpr std::uint64_t kBoardMagic = 0x3130445242525053;  // "SPRBRD01"
-inline constexpr std::uint64_t kBoardLayout = 2;
+inline constexpr std::uint64_t kBoardLayout = 3;
 
 struct Policy {
   std::uint64_t version = 0;                // control-plane epoch << 32 | counter
@@ -38,6 +43,7 @@ struct Policy {
   double embodied_g_per_s = 0.0;            // per device-second
   std::array<Mix, kMaxMixes> mixes{};       // (mix_count,): for whom `shares` are not
   std::uint32_t mix_count = 0;              // 0 … 32
+  PromptPolicy prompt;                      // for those that no mix is for
 };
 
 struct BoardBuffer {
@@ -56,14 +62,19 @@ struct BoardBuffer {
     kShares,
     kRows = kShares + kMaxLevels,  // kMaxMixes of kRow words: name, shares
     kRow = kNameBytes / 8 + kMaxLevels,
-    kPayload = kRows + kMaxMixes * kRow,
+    kWeights = kRows + kMaxMixes * kRow,  // a digest
+    kPrompt = kWeights + 4,               // share, number of points, g per joule
+    kPoints = kPrompt + 2 +
+        kMaxLevels,  // kMaxPoints of kPoint words: fraction, g per preference, g
+    kPoint = 2 + kMaxLevels,
+    kPayload = kPoints + kMaxPoints * kPoint,
   };
   Word sequence;           // odd while being written
   Word payload[kPayload];  // by Field; doubles as their bits; what is not used is zero
   Word checksum;           // fold(sequence, payload…)
-  Word unused[3];
+  Word unused[5];
 };
-static_assert(BoardBuffer::kPayload == 371 && sizeof(BoardBuffer) == 3008);
+static_assert(BoardBuffer::kPayload == 425 && sizeof(BoardBuffer) == 3456);
 
 struct BoardFile {
   Word magic;
@@ -73,7 +84,7 @@ struct BoardFile {
   Word unused[4];
   BoardBuffer buffer[2];
 };
-static_assert(sizeof(BoardFile) == 6080 && alignof(BoardFile) == 8);
+static_assert(sizeof(BoardFile) == 6976 && alignof(BoardFile) == 8);
 
 enum class BoardState : int { kOk = 0, kAbsent = 1, kExpired = 2, kCorrupt = 3, kPack = 4 };
 
@@ -96,8 +107,14 @@ void board_clear(BoardFile& file) noexcept;
 // kOk, kAbsent (cleared), kCorrupt. `copy` may hold an earlier copy: if that is still in force, it
 // stays as it is.
 BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept;
+
+// A policy as requests need it.
+struct Rules {
+  Mixes mixes;
+  Prices prices;
+};
 // False where the words are no policy (a file written by something else).
-bool board_decode(const BoardCopy& copy, Policy& policy, Mixes& mixes) noexcept;
+bool board_decode(const BoardCopy& copy, Policy& policy, Rules& rules) noexcept;
 
 // What a request gets, and why.
 enum Flag : std::uint32_t {
@@ -109,6 +126,7 @@ enum Flag : std::uint32_t {
   kPaused = 32,
   kProbe = 64,
   kEvaluation = 128,
+  kByPrompt = 256,
 };
 
 struct Choice {
@@ -120,6 +138,7 @@ struct Choice {
   double pue = 1.0;
   double embodied_g_per_s = 0.0;
   BoardState state = BoardState::kAbsent;
+  bool unscored = false;  // its prompt was to choose, but the weights are not to be had
 };
 
 class BoardWriter {
@@ -137,15 +156,22 @@ class BoardWriter {
   Mapping mapping_;
 };
 
-// One thread at a time (under Python: the GIL).
+// Of any number of threads, one after the other.
 class BoardReader {
  public:
   BoardReader(std::string path, std::uint64_t pack_hash, std::uint64_t node_id,
               std::uint64_t boot_epoch, std::uint32_t stub_index);
   // One snapshot for all of first … first+count-1. Never throws; no call to the kernel but the
-  // clock's, and a stat once a second. askers: (count,), or nullptr if nobody has a name; out:
-  // (count,).
-  void choose(std::uint64_t first, std::size_t count, const Asker* askers, Choice* out) noexcept;
+  // clock's, a stat once a second, and reading the weights once after they changed. askers:
+  // (count,), or nullptr if nobody has a name; texts: (count,), or nullptr where no prompt is to
+  // choose; out: (count,).
+  void choose(std::uint64_t first, std::size_t count, const Asker* askers,
+              const std::string_view* texts, Choice* out) noexcept;
+  // Whether the policy in force has levels chosen by prompts: texts are needed.
+  bool by_prompt() noexcept;
+  // How likely each level is for a request whose prompt chooses; out: (8,). 0 levels: none chooses,
+  // or the weights are not to be had.
+  std::uint32_t shares(std::string_view text, std::span<double> out) noexcept;
   // The policy that is there, valid or not; false if there is none.
   bool policy(Policy& out) noexcept;
   BoardState state() noexcept;
@@ -153,7 +179,9 @@ class BoardReader {
  private:
   BoardState refresh() noexcept;
   void remap() noexcept;
+  const Scorer* scorer() noexcept;
 
+  std::mutex mutex_;
   std::string path_;
   std::uint64_t pack_hash_, node_id_, boot_epoch_;
   std::uint32_t stub_index_;
@@ -164,7 +192,8 @@ class BoardReader {
   Stamp decoded_;       // of the copy that the rest stands for
   bool valid_ = false;  // it is a policy
   Policy policy_;
-  Mixes mixes_;
+  Rules rules_;
+  ScorerFile scorer_;
   std::uint64_t key_ = 0, control_ = 0, canary_ = 0;
 };
 

@@ -49,13 +49,13 @@ void prepare(int fd, const std::string& path, std::size_t size, const Fill& fill
   ::munmap(data, size);
 }
 
+}  // namespace
+
 std::string parent(const std::string& path) {
   const auto slash = path.rfind('/');
   if (slash == std::string::npos) return ".";
   return slash == 0 ? "/" : path.substr(0, slash);
 }
-
-}  // namespace
 
 Mapping::Mapping(const std::string& path, Access access, std::size_t least) {
   const bool write = access == Access::kWrite;
@@ -159,6 +159,26 @@ bool create_file(const std::string& path, std::size_t size, const Fill& fill) {
   ::unlink(temporary.c_str());
   if (code != 0 && code != EEXIST) fail("link", path, code);
   return code == 0;
+}
+
+std::vector<std::byte> read_file(const std::string& path, std::size_t most) {
+  const File file(::open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK));
+  if (file.get() < 0) fail("open", path);
+  struct stat status{};
+  if (::fstat(file.get(), &status) != 0) fail("fstat", path);
+  if (!S_ISREG(status.st_mode)) throw CorruptFile(path + ": not a plain file");
+  if (static_cast<std::size_t>(status.st_size) > most) throw CorruptFile(path + ": too large");
+  std::vector<std::byte> bytes(static_cast<std::size_t>(status.st_size));
+  std::size_t done = 0;
+  while (done < bytes.size()) {
+    const ssize_t got = ::read(file.get(), bytes.data() + done, bytes.size() - done);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) fail("read", path);
+    if (got == 0) break;  // it shrank
+    done += static_cast<std::size_t>(got);
+  }
+  bytes.resize(done);
+  return bytes;
 }
 
 bool Watch::due() noexcept {

@@ -10,6 +10,7 @@
 #include <functional>
 #include <stdexcept>
 #include <string>
+#include <vector>
 
 namespace sprout {
 
@@ -71,6 +72,10 @@ using Fill = std::function<void(std::byte*)>;  // writes the first content of a 
 void replace_file(const std::string& path, std::size_t size, const Fill& fill);
 bool create_file(const std::string& path, std::size_t size, const Fill& fill);
 
+// The bytes of a plain file; what becomes of the file afterwards does not matter. FileError: can't
+// be read. CorruptFile: not a plain file, or of more than `most` bytes.
+std::vector<std::byte> read_file(const std::string& path, std::size_t most);
+
 // At most once a second, true: time to look whether a file was replaced.
 class Watch {
  public:
@@ -81,6 +86,7 @@ class Watch {
   std::int64_t last_ms_ = -1;  // CLOCK_MONOTONIC_COARSE
 };
 
+std::string parent(const std::string& path);  // the directory that it is in
 std::int64_t boottime_ns() noexcept;
 // Hash of the kernel's boot id: what was stamped under another boot is void. 0 where unreadable.
 std::uint64_t boot_id() noexcept;

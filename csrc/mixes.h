@@ -37,12 +37,11 @@ class Mixes {
   Mixes(std::span<const double> shares, std::span<const Mix> mixes);
 
   const Thresholds& others() const noexcept { return others_; }
-  // The tenant's mix, else the task class's, else that of all others.
-  const Thresholds& of(const Asker& asker) const noexcept {
-    if (count_ == 0) return others_;
-    if (const Thresholds* found = find(tenants_, asker.tenant)) return *found;
-    if (const Thresholds* found = find(tasks_, asker.task)) return *found;
-    return others_;
+  // The tenant's mix, else the task class's, else nullptr: that of all others.
+  const Thresholds* own(const Asker& asker) const noexcept {
+    if (count_ == 0) return nullptr;
+    if (const Thresholds* found = find(tenants_, asker.tenant)) return found;
+    return find(tasks_, asker.task);
   }
 
  private:

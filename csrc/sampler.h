@@ -13,7 +13,14 @@ namespace sprout {
 inline constexpr std::size_t kMaxLevels = 8;
 inline constexpr std::uint64_t kOne = std::uint64_t{1} << 32;  // a share of 1
 
-enum class Stream : std::uint32_t { kLevel = 0, kControl = 1, kCanary = 2, kSample = 3 };
+enum class Stream : std::uint32_t {
+  kLevel = 0,
+  kControl = 1,
+  kCanary = 2,
+  kSample = 3,
+  kPrompt = 4,
+  kPoint = 5,
+};
 
 // Key of the Philox draws of one stub process under one policy.
 std::uint64_t fold_key(std::uint64_t policy_seed, std::uint64_t node_id, std::uint64_t boot_epoch,

@@ -9,6 +9,9 @@
 #include <vector>
 
 #include "scorer.h"
+#include "sha256.h"
+#include "texts.h"
+#include "weights.h"
 
 namespace py = pybind11;
 using namespace py::literals;
@@ -25,17 +28,8 @@ std::span<const T> view(const In<T>& array) {
   return {array.data(), static_cast<std::size_t>(array.size())};
 }
 
-// The texts as they are; the tuple keeps them alive. The caller's own list would not: another
-// thread may change it while the GIL is released.
-std::vector<std::string_view> views(const py::tuple& texts) {
-  std::vector<std::string_view> found;
-  found.reserve(texts.size());
-  for (const py::handle text : texts) {
-    if (!PyBytes_Check(text.ptr())) throw py::type_error("texts: must be bytes");
-    found.emplace_back(PyBytes_AS_STRING(text.ptr()),
-                       static_cast<std::size_t>(PyBytes_GET_SIZE(text.ptr())));
-  }
-  return found;
+std::span<const std::byte> bytes_of(const py::bytes& data) {
+  return std::as_bytes(std::span(std::string_view(data)));
 }
 
 py::tuple slots_many(const py::list& texts, const std::vector<std::uint32_t>& orders,
@@ -87,6 +81,14 @@ py::array_t<double> many(const Scorer& scorer, const py::list& texts, Stage stag
 
 void scorer_table(py::module_& m) {
   m.attr("most_bytes") = kMostBytes;
+  m.attr("most_weights") = kMostWeights;
+  m.def(
+      "sha256",
+      [](const py::bytes& data) {
+        const Digest digest = sha256(bytes_of(data));
+        return py::bytes(reinterpret_cast<const char*>(digest.data()), sizeof digest);
+      },
+      "data"_a);
   m.def("gram_slots", &slots_many, "texts"_a, "orders"_a, "bits"_a);
   py::class_<Scorer>(m, "Scorer")
       .def(py::init([](const std::vector<std::uint32_t>& orders, std::uint32_t bits,
@@ -98,6 +100,8 @@ void scorer_table(py::module_& m) {
            }),
            "orders"_a, "bits"_a, "levels"_a, "classes"_a, "table"_a, "scales"_a, "biases"_a,
            "second"_a)
+      .def(py::init([](const py::bytes& weights) { return scorer_of(bytes_of(weights)); }),
+           "weights"_a)
       .def_property_readonly("levels", &Scorer::levels)
       .def_property_readonly("classes", &Scorer::classes)
       .def(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Sprout's compiled core: sampler, policy board, flight ledger, energy clock, prompt ring,
-scorer of prompts, totals at prices.
+scorer of prompts and its weights, totals at prices.
 
-The seven modules of the same names are the public face; `sprout_ext.reference` has the same in
+The eight modules of the same names are the public face; `sprout_ext.reference` has the same in
 plain Python over the same bytes, as the tests' oracle.
 """
 
@@ -10,7 +10,9 @@ from sprout_ext.board import (
     MAX_MIXES,
     NAME_LENGTH,
     BoardMix,
+    BoardPoint,
     BoardPolicy,
+    BoardPrompt,
     BoardReader,
     BoardState,
     BoardWriter,
@@ -51,7 +53,9 @@ __all__ = [
     "MOST_ROWS_ON_CUDA",
     "NAME_LENGTH",
     "BoardMix",
+    "BoardPoint",
     "BoardPolicy",
+    "BoardPrompt",
     "BoardReader",
     "BoardState",
     "BoardWriter",

@@ -3,10 +3,12 @@
 
 A reader never sees half a policy, whenever the writer is killed. A policy carries a deadline in
 CLOCK_BOOTTIME; past it, or with no board, or with another directive pack, requests get level 0.
-Tenants and task classes may have a mix of their own: a tenant's stands above a class's.
+Tenants and task classes may have a mix of their own: a tenant's stands above a class's. Of the
+other requests a share, at random, has its level chosen by its prompt, with weights that lie beside
+the board under the name that `weights_name` gives.
 """
 
-from dataclasses import asdict, astuple, dataclass
+from dataclasses import astuple, dataclass
 from enum import IntEnum, IntFlag
 from os import PathLike, fspath
 
@@ -15,17 +17,22 @@ from sprout_ext._core import Choice
 
 __all__ = [
     "MAX_MIXES",
+    "MAX_POINTS",
     "NAME_LENGTH",
     "BoardMix",
+    "BoardPoint",
     "BoardPolicy",
+    "BoardPrompt",
     "BoardReader",
     "BoardState",
     "BoardWriter",
     "Choice",
     "Flag",
+    "weights_name",
 ]
 
 MAX_MIXES = 32  # of a policy
+MAX_POINTS = 4  # of its prices
 NAME_LENGTH = 23  # characters of a tenant or a task class, at most
 
 
@@ -40,6 +47,7 @@ class Flag(IntFlag):
     PAUSED = 32  # kill switch: level 0
     PROBE = 64  # Sprout's own readiness probe
     EVALUATION = 128  # an evaluation's: the answer goes to a judge, not to a client
+    PROMPT = 256  # chosen by its prompt, not drawn from a mix
 
 
 class BoardState(IntEnum):
@@ -62,6 +70,25 @@ class BoardMix:
 
 
 @dataclass(frozen=True)
+class BoardPoint:
+    """Prices of a fraction of the requests whose prompt chooses."""
+
+    fraction: float
+    g_per_preference: float  # >= 0
+    g: tuple[float, ...]  # (levels,) whatever the prompt
+
+
+@dataclass(frozen=True)
+class BoardPrompt:
+    """How prompts choose levels: `PromptPolicy` in control.proto has the rule."""
+
+    weights: str  # SHA-256 of the scorer's, 64 small hex digits
+    share: float  # of the requests that have no mix of their own
+    g_per_joule: tuple[float, ...]  # (levels,)
+    points: tuple[BoardPoint, ...]  # 1 … 4, fractions sum to 1
+
+
+@dataclass(frozen=True)
 class BoardPolicy:
     """A policy as it stands on the board."""
 
@@ -77,12 +104,22 @@ class BoardPolicy:
     pue: float  # power usage effectiveness
     embodied_g_per_s: float  # embodied carbon per device-second
     mixes: tuple[BoardMix, ...] = ()  # at most 32; `shares` is for those whom none fits
+    prompt: BoardPrompt | None = None  # none: every level is drawn from a mix
+
+    def mix_of(self, tenant: bytes, task: bytes) -> tuple[float, ...] | None:
+        """(levels,) of the mix of these names' own; b"" is none."""
+        of_tenant = {mix.tenant.encode(): mix.shares for mix in self.mixes if mix.tenant}
+        of_task = {mix.task.encode(): mix.shares for mix in self.mixes if mix.task}
+        return of_tenant.get(tenant) or of_task.get(task)
 
     def shares_of(self, tenant: bytes, task: bytes) -> tuple[float, ...]:
         """(levels,) of the mix that a request of these names is under; b"" is none."""
-        of_tenant = {mix.tenant.encode(): mix.shares for mix in self.mixes if mix.tenant}
-        of_task = {mix.task.encode(): mix.shares for mix in self.mixes if mix.task}
-        return of_tenant.get(tenant) or of_task.get(task) or self.shares
+        return self.mix_of(tenant, task) or self.shares
+
+
+def weights_name(sha256: str) -> str:
+    """Of the file in the board's directory that holds the weights of this digest."""
+    return f"weights-{sha256}"
 
 
 class BoardWriter(_core.BoardWriter):
@@ -96,7 +133,14 @@ class BoardWriter(_core.BoardWriter):
 
     def publish(self, policy: BoardPolicy) -> None:  # type: ignore[override]
         """Puts a policy in force. ValueError names the field that is out of range."""
-        fields = asdict(policy) | {"mixes": [astuple(mix) for mix in policy.mixes]}
+        fields = vars(policy) | {"mixes": [astuple(mix) for mix in policy.mixes]}
+        if (prompt := policy.prompt) is not None:
+            try:
+                digest = bytes.fromhex(prompt.weights)
+            except ValueError:
+                raise ValueError(f"prompt: weights: {prompt.weights!r} is not hex") from None
+            points = [astuple(point) for point in prompt.points]
+            fields["prompt"] = (digest, prompt.share, prompt.g_per_joule, points)
         super().publish(**fields)
 
 
@@ -108,6 +152,11 @@ class BoardReader(_core.BoardReader):
     request; b"" is none, and names may be left out. Neither raises, whatever the file holds
     (ValueError: a name that no board can hold). A board that appears or is replaced is noticed
     within a second.
+
+    `by_prompt()` says whether the policy in force has levels chosen by prompts. Only then are texts
+    of use: `choose(sequence, tenant, task, text)`, `choose_many(first_sequence, count, names,
+    texts)`, where names may be None. Weights are read when they are first needed; while they are
+    missing or broken the mix decides, and `Choice.unscored` says for whom.
     """
 
     def __init__(
@@ -128,7 +177,20 @@ class BoardReader(_core.BoardReader):
         mixes = tuple(
             BoardMix(tenant, task, tuple(shares)) for tenant, task, shares in fields.pop("mixes")
         )
-        return BoardPolicy(**fields, mixes=mixes)
+        prompt = fields.pop("prompt")
+        if prompt is not None:
+            digest, share, g_per_joule, points = prompt
+            priced = tuple(BoardPoint(fraction, price, tuple(g)) for fraction, price, g in points)
+            prompt = BoardPrompt(digest.hex(), share, tuple(g_per_joule), priced)
+        return BoardPolicy(**fields, mixes=mixes, prompt=prompt)
+
+    def shares_by_prompt(self, text: bytes) -> tuple[float, ...] | None:
+        """(levels,) how likely each level is for a request whose prompt, this one, chooses.
+
+        None: no prompt chooses under the policy in force, or its weights are not to be had.
+        """
+        found = self._shares(text)
+        return None if found is None else tuple(found)
 
     def state(self) -> str:
         """ "ok", "absent", "expired", "corrupt" or "pack"."""

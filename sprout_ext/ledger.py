@@ -51,6 +51,7 @@ class Counter(IntEnum):
     DELIVERED = 14
     BLS_REQUESTS = 15
     BLS_CANCELLED = 16
+    PROMPT_UNSCORED = 17
 
 
 # Their names; the index is the number.

@@ -34,6 +34,8 @@ class Stream(IntEnum):
     CONTROL = 1
     CANARY = 2
     SAMPLE = 3  # which prompts are kept for evaluations
+    PROMPT = 4  # whose prompt chooses the level
+    POINT = 5  # at which of the prices
 
 
 def draw_batch(  # noqa: PLR0917 - as the other faces of the sampler

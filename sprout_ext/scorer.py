@@ -53,6 +53,11 @@ class Scorer(_core.Scorer):
             raise ValueError(f"second {second.shape} does not fit a table {table.shape}")
         return cls(orders, bits, levels, table.shape[1] - levels, table, scales, biases, second)
 
+    @classmethod
+    def from_weights(cls, data: bytes) -> Self:
+        """Of a file that `sprout_ext.weights.pack` wrote. ValueError: it is none, or damaged."""
+        return cls(data)
+
 
 def gram_slots(
     texts: Sequence[bytes], orders: Sequence[int], bits: int

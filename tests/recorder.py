@@ -36,6 +36,19 @@ def make_policy(
     return policy
 
 
+def prompt_policy(weights: str, share: float = 0.75) -> pb.PromptPolicy:
+    """For three levels; weights: their digest."""
+    return pb.PromptPolicy(
+        weights=weights,
+        share=share,
+        g_per_joule=[1.0, 2.0, 3.0],
+        points=[
+            pb.PricePoint(fraction=0.25, g_per_preference=0.5, g=[0.0, 0.0, 0.5]),
+            pb.PricePoint(fraction=0.75, g_per_preference=0.0, g=[0.0, -1.0, 0.0]),
+        ],
+    )
+
+
 class Recorder(ControlServicer):
     """`start` and `stop` as often as wanted; the port stays the same."""
 
@@ -50,6 +63,10 @@ class Recorder(ControlServicer):
         self.refuse_status = False  # and with it every report
         self.most = 10_000  # outcomes in a report
         self.calls = 0  # reports, the refused ones too
+        self.weights: dict[str, bytes] = {}  # by digest, right or not
+        self.weights_asked: list[str] = []
+        self.weights_held = threading.Event()  # cleared: whoever asks for weights waits
+        self.weights_held.set()
         self.port = 0
         self._policy: pb.Policy | None = None
         self._changed = threading.Condition()
@@ -95,6 +112,15 @@ class Recorder(ControlServicer):
                     continue
                 sent = self._policy
             yield sent
+
+    def GetWeights(  # noqa: N802
+        self, request: pb.GetWeightsRequest, context: grpc.ServicerContext
+    ) -> pb.GetWeightsResponse:
+        self.weights_asked.append(request.sha256)
+        self.weights_held.wait(10)
+        if request.sha256 not in self.weights:
+            context.abort(grpc.StatusCode.NOT_FOUND, "no policy names them")
+        return pb.GetWeightsResponse(weights=self.weights[request.sha256])
 
     def ReportOutcomes(  # noqa: N802
         self, request: pb.ReportOutcomesRequest, context: grpc.ServicerContext

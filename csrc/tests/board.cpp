@@ -31,6 +31,19 @@ Policy policy_of(std::uint64_t n) {
     policy.mixes[i].tenant = (n + i) % 3 == 0;
     policy.mixes[i].shares[(n + i) % policy.levels] = 1.0;
   }
+  PromptPolicy& prompt = policy.prompt;
+  prompt.point_count = static_cast<std::uint32_t>(n % (kMaxPoints + 1));
+  if (prompt.point_count == 0) return policy;
+  prompt.weights = {n, n + 1, n + 2, n + 3};
+  prompt.share = static_cast<double>(n % 16) / 16;
+  for (std::uint32_t l = 0; l < policy.levels; ++l)
+    prompt.g_per_joule[l] = static_cast<double>(n + l);
+  for (std::uint32_t i = 0; i < prompt.point_count; ++i) {
+    PricePoint& point = prompt.points[i];
+    point.fraction = 1.0 / prompt.point_count;
+    point.g_per_preference = static_cast<double>(n % 1000 + i);
+    for (std::uint32_t l = 0; l < policy.levels; ++l) point.g[l] = -static_cast<double>(n + i * l);
+  }
   return policy;
 }
 
@@ -42,8 +55,8 @@ std::uint64_t whole(std::byte* memory, BoardCopy& copy) {
   EXPECT(state == BoardState::kOk || state == BoardState::kAbsent);
   if (state == BoardState::kAbsent) return 0;
   Policy found;
-  Mixes mixes;
-  EXPECT(board_decode(copy, found, mixes));
+  Rules rules;
+  EXPECT(board_decode(copy, found, rules));
   const Policy expected = policy_of(found.version);
   EXPECT(found.seed == expected.seed && found.pack_hash == expected.pack_hash);
   EXPECT(found.levels == expected.levels && found.shares == expected.shares);
@@ -53,6 +66,7 @@ std::uint64_t whole(std::byte* memory, BoardCopy& copy) {
   EXPECT(found.intensity_g_per_kwh == expected.intensity_g_per_kwh);
   EXPECT(found.embodied_g_per_s == expected.embodied_g_per_s);
   EXPECT(found.mix_count == expected.mix_count && found.mixes == expected.mixes);
+  EXPECT(found.prompt == expected.prompt);
   return found.version;
 }
 

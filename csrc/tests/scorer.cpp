@@ -2,7 +2,8 @@
 //
 // Arbitrary bytes of arbitrary length into one scorer from several threads. Each text stands at the
 // very end of its own memory, so that AddressSanitizer sees a read beyond it; every answer is
-// compared with the plainest way to say the same.
+// compared with the plainest way to say the same. And files of weights that are damaged anywhere:
+// what is taken can be computed with.
 #include "scorer.h"
 
 #include <algorithm>
@@ -11,31 +12,14 @@
 #include <string>
 
 #include "harness.h"
+#include "mapping.h"
+#include "model.h"
+#include "weights.h"
 
 namespace {
 
 using namespace sprout;
-
-constexpr std::uint32_t kOrders[] = {1, 2, 5, 8}, kBits = 10;
-
-struct Model {
-  Model(std::uint32_t l, std::uint32_t c) : levels(l), classes(c) {
-    std::mt19937 random(l * 100 + c);
-    table.resize((std::size_t{1} << kBits) * (l + c));
-    for (std::int8_t& weight : table) weight = static_cast<std::int8_t>(int(random() % 255) - 127);
-    scales.assign(l + c, 0.01);
-    biases.assign(l + c, 0.1);
-    second.resize(std::size_t{2} * l * (c + 1) * (l + 2));
-    for (double& weight : second) weight = double(random() % 1000) / 1000 - 0.5;
-    scorer = std::make_unique<Scorer>(Grams(kOrders, kBits),
-                                      ScorerWeights{l, c, table, scales, biases, second});
-  }
-
-  std::uint32_t levels, classes;
-  std::vector<std::int8_t> table;
-  std::vector<double> scales, biases, second;
-  std::unique_ptr<Scorer> scorer;
-};
+using test::kBits, test::kOrders, test::Model;
 
 // One gram after the other, byte by byte.
 std::vector<double> plain_heads(const Model& model, std::string text) {
@@ -90,6 +74,32 @@ long hammer(const std::vector<Model>& models, std::uint32_t seed, test::Clock::t
   return done;
 }
 
+// Each on memory of exactly its size.
+long damage(const Model& model, std::uint32_t seed, test::Clock::time_point until) {
+  std::mt19937 random(seed);
+  const std::vector<std::byte> whole = file_of(model);
+  std::vector<double> out(2 * model.levels), same(2 * model.levels);
+  scorer_of(whole).score("What is 2 + 2?", same);
+  model.scorer->score("What is 2 + 2?", out);
+  EXPECT(out == same);
+  long taken = 0;
+  for (long done = 0; test::Clock::now() < until || done < 50; ++done) {
+    std::vector<std::byte> file(whole.begin(), whole.end() - (random() % 2) * (random() % 100));
+    for (std::uint32_t i = random() % 4; i > 0; --i) {
+      const std::size_t within = random() % 2 ? sizeof(WeightsHeader) : file.size();
+      file[random() % within] = static_cast<std::byte>(random() % 2 ? random() : random() % 8);
+    }
+    try {
+      const Scorer scorer = scorer_of(file);
+      std::vector<double> scores(scorer.outputs());
+      scorer.score("What is 2 + 2?", scores);
+      ++taken;
+    } catch (const CorruptFile&) {
+    }
+  }
+  return taken;
+}
+
 }  // namespace
 
 // PROGRAM threads SECONDS
@@ -106,6 +116,7 @@ int main(int argc, char** argv) {
   std::vector<std::thread> threads;
   for (std::uint32_t seed = 0; seed < 3; ++seed)
     threads.emplace_back([&, seed] { done += hammer(models, seed, until); });
+  threads.emplace_back([&] { done += damage(models[0], 7, until); });
   for (std::thread& thread : threads) thread.join();
   std::printf("%s: %ld texts, no fault\n", argv[0], done.load());
 }

@@ -1,30 +1,48 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy board over its bytes (csrc/board.h).
 
-Words: 0 magic, 1 layout, 2 boot id, 3 active buffer, 4-7 unused; two buffers of 376 words from 8
-on: 0 sequence (odd while written), 1-371 payload, 372 checksum = fold(sequence, payload), 373-375
+Words: 0 magic, 1 layout, 2 boot id, 3 active buffer, 4-7 unused; two buffers of 432 words from 8
+on: 0 sequence (odd while written), 1-425 payload, 426 checksum = fold(sequence, payload), 427-431
 unused. Payload: version, seed, pack hash, shape (levels | paused << 8 | present << 9), deadline,
 control share, canary share, intensity, pue, embodied g/s, mixes (how many | bits of those that are
-tenants' << 32), eight shares; then 32 mixes of 11 words: name (three words), eight shares. What is
-not used is zero.
+tenants' << 32), eight shares; then 32 mixes of 11 words: name (three words), eight shares; then the
+digest of the weights (four words), share and number of points, eight grams a joule, and four points
+of ten words: fraction, grams a preference, eight grams. What is not used is zero.
 """
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 
-from sprout_ext.board import MAX_MIXES, NAME_LENGTH, BoardMix, BoardPolicy, BoardState, Flag
+from sprout_ext.board import (
+    MAX_MIXES,
+    MAX_POINTS,
+    NAME_LENGTH,
+    BoardMix,
+    BoardPoint,
+    BoardPolicy,
+    BoardPrompt,
+    BoardState,
+    Flag,
+)
+from sprout_ext.reference.prices import (
+    check_prompt,
+    level_by_prompt,
+    scorer_of,
+    shares_by_prompt,
+)
 from sprout_ext.reference.sampler import draws, fold_key, thresholds
 from sprout_ext.reference.words import Words, bits, boot_id, create, fold, real, signed
+from sprout_ext.sampler import Stream
 
 MAGIC = int.from_bytes(b"SPRBRD01", "little")
-LAYOUT = 2
-SIZE = 6080
-_BUFFER, _BUFFER_WORDS, _PAYLOAD = 8, 376, 371
-_SHARES, _ROWS, _ROW = 11, 19, 11
+LAYOUT = 3
+SIZE = 6976
+_BUFFER, _BUFFER_WORDS, _PAYLOAD = 8, 432, 425
+_SHARES, _ROWS, _ROW, _PROMPT, _POINTS, _POINT = 11, 19, 11, 371, 385, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +57,7 @@ class Choice:
     pue: float
     embodied_g_per_s: float
     state: int
+    unscored: bool = False
 
 
 def _check(policy: BoardPolicy) -> None:
@@ -65,6 +84,8 @@ def _check(policy: BoardPolicy) -> None:
         raise ValueError("pue: not a finite number > 0")
     if not (math.isfinite(policy.embodied_g_per_s) and policy.embodied_g_per_s >= 0):
         raise ValueError("embodied_g_per_s: not a finite number >= 0")
+    if policy.prompt is not None:
+        check_prompt(policy.prompt, len(policy.shares))
 
 
 def _padded(shares: tuple[float, ...]) -> list[int]:
@@ -92,8 +113,41 @@ def _payload(policy: BoardPolicy) -> list[int]:
         len(policy.mixes) | tenants << 32,
         *_padded(policy.shares),
         *rows,
-        *([0] * (_PAYLOAD - _ROWS - len(rows))),
+        *([0] * (_PROMPT - _ROWS - len(rows))),
+        *_prompt_words(policy.prompt),
     ]
+
+
+def _prompt_words(prompt: BoardPrompt | None) -> list[int]:
+    words: list[int] = []
+    if prompt is not None:
+        digest = bytes.fromhex(prompt.weights)
+        words += [int.from_bytes(digest[i : i + 8], "little") for i in (0, 8, 16, 24)]
+        words += [bits(prompt.share), len(prompt.points), *_padded(prompt.g_per_joule)]
+        for point in prompt.points:
+            words += [bits(point.fraction), bits(point.g_per_preference), *_padded(point.g)]
+    return words + [0] * (_PAYLOAD - _PROMPT - len(words))
+
+
+def _prompt(payload: list[int], levels: int) -> BoardPrompt | None:
+    words, count = payload[_PROMPT:_POINTS], payload[_PROMPT + 5] & 0xFFFFFFFF
+    if count > MAX_POINTS:
+        raise ValueError("points")
+    rows = [payload[_POINTS + i * _POINT : _POINTS + (i + 1) * _POINT] for i in range(count)]
+    points = [
+        BoardPoint(real(row[0]), real(row[1]), tuple(real(word) for word in row[2 : 2 + levels]))
+        for row in rows
+    ]
+    return (
+        BoardPrompt(
+            b"".join(word.to_bytes(8, "little") for word in words[:4]).hex(),
+            real(words[4]),
+            tuple(real(word) for word in words[6 : 6 + levels]),
+            tuple(points),
+        )
+        if count
+        else None
+    )
 
 
 def _mix(row: list[int], tenant: int, levels: int) -> BoardMix:
@@ -121,6 +175,7 @@ def _policy(payload: list[int]) -> BoardPolicy:
         pue=real(payload[8]),
         embodied_g_per_s=real(payload[9]),
         mixes=tuple(_mix(row, tenants >> i & 1, levels) for i, row in enumerate(rows)),
+        prompt=_prompt(payload, levels),
     )
 
 
@@ -220,39 +275,80 @@ class BoardReader:
         """As the core's."""
         return self._read()[0].name.lower()
 
-    def choose(self, sequence: int, tenant: bytes = b"", task: bytes = b"") -> Choice:
+    def by_prompt(self) -> bool:
+        """Whether levels are chosen by prompts."""
+        state, policy = self._read()
+        if policy is None or state is not BoardState.OK or policy.paused:
+            return False
+        return policy.prompt is not None and round(policy.prompt.share * 2.0**32) > 0
+
+    def shares_by_prompt(self, text: bytes) -> tuple[float, ...] | None:
+        """As the core's."""
+        policy = self._read()[1]
+        if policy is None or policy.prompt is None or not self.by_prompt():
+            return None
+        scorer = scorer_of(self._path.parent, policy.prompt, len(policy.shares))
+        return None if scorer is None else shares_by_prompt(policy.prompt, scorer, text)
+
+    def choose(
+        self, sequence: int, tenant: bytes = b"", task: bytes = b"", text: bytes | None = None
+    ) -> Choice:
         """The level of one request."""
-        return self.choose_many(sequence, 1, [(tenant, task)])[0]
+        texts = None if text is None else [text]
+        return self.choose_many(sequence, 1, [(tenant, task)], texts)[0]
 
     def choose_many(
-        self, first_sequence: int, count: int, names: Sequence[tuple[bytes, bytes]] | None = None
+        self,
+        first_sequence: int,
+        count: int,
+        names: Sequence[tuple[bytes, bytes]] | None = None,
+        texts: Sequence[bytes] | None = None,
     ) -> list[Choice]:
-        """The levels of a batch; names: tenant and task of each request."""
+        """The levels of a batch; names: tenant and task of each request, texts: its prompt."""
         state, policy = self._read()
         carbon = (math.nan, 1.0, 0.0)
         if policy is not None:
             carbon = (policy.intensity_g_per_kwh, policy.pue, policy.embodied_g_per_s)
         if policy is None or state is not BoardState.OK:
             return [Choice(0, int(Flag.FALLBACK), 0, 0, *carbon, int(state))] * count
+        prompts: Sequence[bytes | None] = [None] * count if texts is None else texts
+        asked = zip(names or [(b"", b"")] * count, prompts, strict=True)
         return [
-            Choice(level, flags, policy.version, policy.seed, *carbon, int(state))
-            for level, flags in self._drawn(policy, first_sequence, names or [(b"", b"")] * count)
+            Choice(level, flags, policy.version, policy.seed, *carbon, int(state), unscored)
+            for level, flags, unscored in self._drawn(policy, first_sequence, list(asked))
         ]
 
     def _drawn(
-        self, policy: BoardPolicy, first: int, names: Sequence[tuple[bytes, bytes]]
-    ) -> list[tuple[int, int]]:
-        if policy.paused:
-            return [(0, int(Flag.PAUSED))] * len(names)
-        key = fold_key(policy.seed, *self._stub)
-        result = []
-        for sequence, (tenant, task) in enumerate(names, first):
-            upper = thresholds(policy.shares_of(tenant, task))
-            level, control, canary = (int(draws(key, sequence, 1, s)[0]) for s in range(3))
-            if control < round(policy.control_share * 2.0**32):
-                result.append((0, int(Flag.CONTROL)))
-            elif canary >= round(policy.canary_share * 2.0**32):
-                result.append((0, int(Flag.HELD_BACK)))
+        self,
+        policy: BoardPolicy,
+        first: int,
+        asked: Sequence[tuple[tuple[bytes, bytes], bytes | None]],
+    ) -> Iterator[tuple[int, int, bool]]:
+        key, prompt, scorer = fold_key(policy.seed, *self._stub), policy.prompt, None
+        if self.by_prompt() and prompt is not None:
+            scorer = scorer_of(self._path.parent, prompt, len(policy.shares))
+        for sequence, (names, text) in enumerate(asked, first):
+            drawn = {stream: int(draws(key, sequence, 1, stream)[0]) for stream in Stream}
+
+            own = policy.mix_of(*names)
+            by_prompt = (
+                prompt is not None
+                and own is None
+                and text is not None
+                and drawn[Stream.PROMPT] < round(prompt.share * 2.0**32)
+            )
+            if policy.paused:
+                yield 0, int(Flag.PAUSED), False
+            elif drawn[Stream.CONTROL] < round(policy.control_share * 2.0**32):
+                yield 0, int(Flag.CONTROL), False
+            elif drawn[Stream.CANARY] >= round(policy.canary_share * 2.0**32):
+                yield 0, int(Flag.HELD_BACK), False
+            elif by_prompt and scorer is not None:
+                assert prompt is not None  # for types
+                assert text is not None
+                level = level_by_prompt(prompt, scorer, text, drawn[Stream.POINT])
+                yield level, int(Flag.PROMPT), False
             else:
-                result.append((next(i for i, bound in enumerate(upper) if level < int(bound)), 0))
-        return result
+                upper = thresholds(own or policy.shares)
+                level = next(i for i, bound in enumerate(upper) if drawn[Stream.LEVEL] < int(bound))
+                yield level, 0, by_prompt

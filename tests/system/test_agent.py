@@ -10,13 +10,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-from recorder import PACK, Recorder, make_policy
+from recorder import PACK, Recorder, make_policy, prompt_policy
+from some_weights import packed
 from waiting import PATIENCE_S
 
 from sprout import channel
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
-from sprout_ext.board import BoardReader
+from sprout_ext import weights
+from sprout_ext.board import BoardReader, Flag, weights_name
 from sprout_ext.clock import ClockReader, ClockState
 from sprout_ext.ledger import SegmentReader
 
@@ -192,6 +194,56 @@ def test_policy_reaches_the_board_and_runs_out_without_a_control_plane(stack: St
     stack.control.publish(make_policy(3))
     stack.control.start()
     stack.control.wait(lambda: stack.reader.state() == "ok")
+
+
+def test_weights_come_are_told_of_while_they_do_not_and_outlive_a_kill(stack: Stack) -> None:
+    """A policy with prices: in force at once, whole as soon as its weights can be had."""
+    data = packed()
+    digest = weights.name(data)
+
+    def named() -> str | None:
+        policy = stack.reader.policy()
+        return policy.prompt.weights if policy and policy.prompt else None
+
+    def priced(counter: int, *, paused: bool = False) -> pb.Policy:
+        policy = make_policy(counter)
+        policy.paused = paused
+        policy.prompt.CopyFrom(prompt_policy(digest))
+        return policy
+
+    stack.control.publish(priced(1))
+    agent = stack.agent()
+    stack.control.wait(lambda: stack.control.status.counters["weights_failed"] > 1)
+    assert stack.control.status.policy_version == 7 << 32 | 1
+    assert "NOT_FOUND" in stack.control.status.policy_error
+    assert (stack.reader.state(), named()) == ("ok", None)
+    stack.control.publish(priced(2, paused=True))  # waits for no weights
+    stack.control.wait(lambda: stack.reader.choose(1).flags == Flag.PAUSED)
+    # Killed while it asks for them, reborn: nothing of the kind is left behind.
+    stack.control.weights_held.clear()
+    stack.control.weights[digest] = data
+    asked = len(stack.control.weights_asked)
+    stack.control.wait(lambda: len(stack.control.weights_asked) > asked)
+    agent.kill()
+    agent.wait()
+    stack.control.weights_held.set()
+    reborn = stack.agent()
+    stack.control.publish(priced(3))
+    stack.control.wait(lambda: named() == digest)
+    assert [path.name for path in stack.shm.glob("weights-*")] == [weights_name(digest)]
+    found = stack.reader.choose_many(0, 100, None, [b"What is 2 + 2?"] * 100)
+    assert {choice.flags for choice in found} == {0, Flag.PROMPT, Flag.CONTROL}
+    stack.control.wait(lambda: stack.control.status.policy_error == "")
+    # Killed with them on the disk: they are not fetched once more.
+    asked = len(stack.control.weights_asked)
+    reborn.kill()
+    reborn.wait()
+    assert named() == digest
+    stack.agent()
+    stack.control.publish(priced(4))
+    stack.control.wait(lambda: stack.control.status.policy_version == 7 << 32 | 4)
+    assert named() == digest
+    assert len(stack.control.weights_asked) == asked
 
 
 def test_every_ending_is_told(stack: Stack) -> None:

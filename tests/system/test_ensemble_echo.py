@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from some_weights import packed
 from triton_process import TritonProcess
 from waiting import PATIENCE_S, wait_for
 
@@ -31,7 +32,16 @@ from sprout.request.templates import ChatML, Directive
 from sprout.serve import gguf
 from sprout.serve.render import placeholder_values, render, repository_source
 from sprout.serve.weights import default_weights
-from sprout_ext.board import BoardMix, BoardPolicy, BoardWriter
+from sprout_ext import reference, weights
+from sprout_ext.board import (
+    BoardMix,
+    BoardPoint,
+    BoardPolicy,
+    BoardPrompt,
+    BoardWriter,
+    Flag,
+    weights_name,
+)
 from sprout_ext.clock import ClockWriter
 from sprout_ext.ledger import Counter, Phase, Role, SegmentReader, segments
 
@@ -53,14 +63,15 @@ RATE = 4.0  # joules per active-second that the clock says
 INTENSITY, PUE = 200.0, 1.5
 PROBE = "a-token-of-the-stack"
 BLS = "tensorrt_llm_bls"
+MIXES = (BoardMix("acme", "", (0.0, 0.0, 1.0)), BoardMix("", "chat", (1.0, 0.0, 0.0)))
 ENDLESS = 20_000  # tokens: 100 s
 
 
 class Server(TritonProcess):
     """Every policy request is L1 until a test says otherwise; by name there are others."""
 
-    def __init__(self, folder: Path, shm: Path) -> None:
-        self.shm = shm
+    def __init__(self, folder: Path, shm: Path, board: BoardWriter) -> None:
+        self.shm, self.board = shm, board
         self.tokenizer_dir = gguf.tokenizer_dir(default_weights(), folder / "tokenizer")
         probe = folder / "probe"
         probe.write_text(PROBE)
@@ -89,9 +100,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     ):
         clock.prior_rate(RATE)
         clock.tick(time.monotonic_ns(), 0.0, 0.0, 0.0, True)
-        mixes = (BoardMix("acme", "", (0.0, 0.0, 1.0)), BoardMix("", "chat", (1.0, 0.0, 0.0)))
-        board.publish(policy((0.0, 1.0, 0.0), mixes=mixes))
-        made = Server(tmp_path_factory.mktemp("echo"), Path(memory))
+        board.publish(policy((0.0, 1.0, 0.0), mixes=MIXES))
+        made = Server(tmp_path_factory.mktemp("echo"), Path(memory), board)
         yield made
         assert not made.stop()
         assert made.process.returncode == 0
@@ -236,6 +246,47 @@ def test_a_tenant_and_a_task_have_their_mix(server: Server, model: str) -> None:
     (ledger,) = [segment for segment in segments(server.shm) if segment.records]
     named = {(row["tenant"], row["task"], int(row["level"])) for row in ledger.scan()}
     assert {(b"acme", b"", 2), (b"", b"chat", 0), (b"acme", b"chat", 2)} <= named
+
+
+@pytest.mark.parametrize(("model", "seed"), [("ensemble", 7), ("tensorrt_llm_bls", 16)])
+def test_prompts_choose_their_levels(server: Server, model: str, seed: int) -> None:
+    """As the reference says of each client's own text; others under the same policy as ever."""
+    data = packed(seed=seed)  # of its own: what a stub has read stays in its memory
+    points = (BoardPoint(1.0, 2.0, (0.0, 0.1, 0.2)),)
+    prompt = BoardPrompt(weights.name(data), 1.0, (1.0, 0.9, 0.8), points)
+    scorer = reference.prices.parse(data)
+    texts = [
+        f"{word} {n} times?" for n in (1, 20) for word in ("Hi", "Explain", "größer", "\0", "")
+    ]
+    texts += ["What is 2 + 2?", "x" * 9000, "😀 " * 50]
+    expected = [
+        reference.prices.level_by_prompt(prompt, scorer, text.encode(), 0) for text in texts
+    ]
+    assert set(expected) == {0, 1, 2}
+
+    def level(text: str, **fields: str) -> int:
+        return int(
+            generate(server, model, text_input=text, max_tokens=2, **fields)["directive_level"]
+        )
+
+    file = server.shm / weights_name(prompt.weights)
+    try:
+        server.board.publish(policy((0.0, 1.0, 0.0), version=8 + seed, mixes=MIXES, prompt=prompt))
+        assert {level(text) for text in texts} == {1}  # no weights: by the mix
+        (ledger,) = [segment for segment in segments(server.shm) if segment.records]
+        assert int(ledger.counters()[Counter.PROMPT_UNSCORED]) >= len(texts)
+        file.write_bytes(data)
+        wait_for(lambda: level(texts[expected.index(0)]) == 0, PATIENCE_S, "the weights are read")
+        assert [level(text) for text in texts] == expected
+        assert level(texts[0], sprout_tenant="acme") == 2
+        assert level(texts[0], sprout_task="chat") == 0
+        assert level(texts[expected.index(0)], sprout_level="L2") == 2
+        assert level(texts[expected.index(2)], sprout_off=True) == 0
+        flags = {int(row["flags"]) for row in ledger.scan() if row["policy_version"] == 8 + seed}
+        assert flags == {0, Flag.PROMPT, Flag.PINNED, Flag.OFF}
+    finally:
+        server.board.publish(policy((0.0, 1.0, 0.0), mixes=MIXES))
+        file.unlink(missing_ok=True)
 
 
 def test_parameters_of_others_pass_by(server: Server) -> None:

@@ -55,7 +55,9 @@ def path(tmp_path: Path) -> Path:
 
 def fields(choice: object) -> tuple[object, ...]:
     names = ("level", "flags", "version", "seed", "intensity_g_per_kwh", "pue", "embodied_g_per_s")
-    return tuple(repr(getattr(choice, name)) for name in (*names, "state"))  # repr: NaN is NaN
+    return tuple(
+        repr(getattr(choice, name)) for name in (*names, "state", "unscored")
+    )  # NaN is NaN
 
 
 def test_absent_board_means_level_zero(path: Path):
@@ -448,7 +450,7 @@ def test_a_verified_copy_outlives_damage_but_no_other_writing(path: Path):
     writer.publish(policy(shares=SECOND))
     assert reader.choose(0).level == 1
     active = path.read_bytes()[24]
-    sequence = 8 * (8 + 376 * active)
+    sequence = 8 * (8 + 432 * active)
 
     def damage(at: int) -> None:
         with path.open("r+b") as file:
@@ -461,7 +463,7 @@ def test_a_verified_copy_outlives_damage_but_no_other_writing(path: Path):
     damage(shares)
     assert reader.choose(0).level == 1
     assert [fresh.state() for fresh in readers(path)] == ["corrupt", "corrupt"]
-    for word in (sequence, sequence + 8 * 372):  # another sequence, another checksum
+    for word in (sequence, sequence + 8 * 426):  # another sequence, another checksum
         damage(word)
         assert reader.choose(0).state == BoardState.CORRUPT
         damage(word)
@@ -493,7 +495,9 @@ def test_the_layout_before_is_corrupt_and_gives_way(path: Path):
     writer.publish(policy(shares=SECOND))
     writer.close()
     now = path.read_bytes()
-    for old in (now[:8] + b"\1" + now[9:], now[:8] + b"\1" + now[9:448]):  # layout 1 was 448 bytes
+    # Layout 2 was 6,080 bytes, layout 1 was 448.
+    for layout, size in ((2, None), (2, 6080), (1, None), (1, 448)):
+        old = now[:8] + bytes([layout]) + now[9:size]
         path.write_bytes(old)
         for reader in readers(path):
             choice = reader.choose(0, b"acme")

@@ -280,6 +280,20 @@ def test_each_drawn_outcome_counts_once(store: Store) -> None:
     assert carry(again, grid) == pytest.approx(-140)
 
 
+def test_those_that_prompts_chose_count_as_their_policy_expects(store: Store) -> None:
+    """Whatever level they got: 95 % is the target, 99 % expected of them."""
+    made, grid = budget(store), Grid([100.0] * 6)
+    prompt = pb.PromptPolicy(share=0.9, expected_preference=0.99)
+    policy = pb.Policy(counter=9, prompt=prompt)
+    store.add_policy(0, 9, PACK.hash, 0.0, policy.SerializeToString())
+    carry(made, grid)
+    store.add_outcomes(outcomes(1, 1, 10, policy_version=9, prompt=True))
+    store.add_outcomes(outcomes(0, 100, 10, policy_version=9, prompt=True))
+    assert carry(made, grid) == pytest.approx(20 * 4)
+    store.add_outcomes(outcomes(1, 200, 10, policy_version=9))  # drawn: 85 %
+    assert carry(made, grid) == pytest.approx(80 - 100)
+
+
 def test_what_was_not_decided_is_not_counted(store: Store) -> None:
     made, grid = budget(store), Grid([100.0] * 6)
     carry(made, grid)

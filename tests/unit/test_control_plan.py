@@ -127,8 +127,8 @@ def test_lines_say_what_limits_and_what_it_is_based_on() -> None:
 
 
 def test_offline() -> None:
-    assert offline(CONFIG, 300, 100, 300).expected_preference == pytest.approx(0.9)
-    assert offline(CONFIG, 300).range_basis == "configured fraction: no range"
+    assert plan(offline(CONFIG, 300, 100, 300)).expected_preference == pytest.approx(0.9)
+    assert plan(offline(CONFIG, 300)).range_basis == "configured fraction: no range"
     for low, high in ((100, None), (None, 100), (300, 100)):
         with pytest.raises(ConfigError, match="range needs both ends"):
             offline(CONFIG, 300, low, high)

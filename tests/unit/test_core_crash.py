@@ -354,7 +354,7 @@ def test_board_at_every_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     stores = each_death(
         monkeypatch, lambda: reference.BoardWriter(path).publish(policy_of(n + 1)), check
     )
-    assert stores == 375  # sequence, 371 words, checksum, sequence, active
+    assert stores == 429  # sequence, 425 words, checksum, sequence, active
 
 
 def test_clock_at_every_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -197,7 +197,7 @@ def test_the_outcome_of_an_evaluation_counts_for_no_client(beside: dict[str, boo
 
 
 def test_the_guard_does_not_look_at_evaluations() -> None:
-    known: Any = {7: SimpleNamespace(standing="policy")}
+    known: Any = {7: SimpleNamespace(standing="policy", prompt_share=0.0)}
     requests = Counter({(7, "control", 0): 50, (7, "L1", 1): 50})
     cut = Counter({(7, "L1", 1): 2})
     before = tallies(requests, cut, Counter(), known)

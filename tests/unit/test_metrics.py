@@ -40,7 +40,7 @@ Stub = control_pb2_grpc.ControlStub
 ARM = "|".join(("L[0-7]", *FLAGS))
 TRIGGERS = (
     "start|time|intensity|range|profile|degraded|pause|resume|override|objective|pin|unpin|schedule"
-    "|shadow|block|guard|evaluation|mixes"
+    "|shadow|block|guard|evaluation|mixes|prompts"
 )
 LABELS = {
     "arm": ARM,
@@ -51,7 +51,7 @@ LABELS = {
     "kind": "|".join((*metrics.REASONS, *feedback.KINDS.values())),
     "le": r"[\d.]+|\+Inf",
     "level": "L[0-7]",
-    "mix": "policy|L0",
+    "mix": "policy|L0|prompt",
     "operation": "add_outcomes",
     "override": "true|false",
     "reason": "invalid|store",

@@ -188,6 +188,12 @@ def policy(**fields: object) -> bytes:
         ({"control_share": 0.1, "canary_share": 0.5}, (0.775, 0.135, 0.09)),
         ({"canary_share": 0.0}, (1, 0, 0)),
         ({"paused": True, "control_share": 0.1}, (1, 0, 0)),
+        # Those whose prompt chooses are no chance's.
+        ({"prompt": pb.PromptPolicy(share=0.9)}, (0.05, 0.03, 0.02)),
+        (
+            {"prompt": pb.PromptPolicy(share=0.9), "control_share": 0.1, "canary_share": 0.5},
+            (0.55 + 0.0225, 0.0135, 0.009),
+        ),
     ],
 )
 def test_propensities_of_a_policy(fields: dict[str, object], expected: tuple[float, ...]) -> None:
@@ -202,6 +208,10 @@ def test_propensities_are_those_of_the_mix_that_a_request_is_under() -> None:
         pb.Mix(tenant="quiet", shares=mix(1, 0, 0), basis="tenant opted out"),
         pb.Mix(task="code", shares=mix(0.2, 0.8, 0), basis="class"),
     ]
+    prompted = served(policy(mixes=mixes, prompt=pb.PromptPolicy(share=1.0)))
+    assert prompted is not None
+    assert prompted.of("other", "code") == pytest.approx((0.2, 0.8, 0))  # a mix of its own
+    assert prompted.of("other", "chat") == (0, 0, 0)
     found = served(policy(mixes=mixes, control_share=0.5))
     assert found is not None
     assert found.of("acme", "code") == pytest.approx((0.95, 0.05, 0))  # a tenant's stands above

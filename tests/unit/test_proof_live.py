@@ -341,6 +341,23 @@ def test_feedback_is_compared_by_level(made: Made, feed: Feed) -> None:
     assert "2.2 % of as many at L0" in reason
 
 
+def test_where_prompts_choose_truncation_counts_and_feedback_by_level_does_not(
+    made: Made, feed: Feed
+) -> None:
+    """A complaint tells a level, and there a level tells what was asked."""
+    guard = guard_of(made, feed)
+    number = made.policy(prompt=pb.PromptPolicy(share=0.9))
+    made.mixed(number, 200, 0, 1)
+    made.outcomes(number, 1800, level=1, since=0, until=1, prompt=True)
+    made.feedback(number, "regenerate", 1, 900)
+    assert guard.look() is None
+    made.outcomes(number, 900, level=2, since=0, until=1, prompt=True, max_tokens=1)
+    made.outcomes(number, 500, level=0, since=0, until=1, control=True)
+    reason = guard.look()
+    assert reason is not None
+    assert "truncation" in reason
+
+
 def test_more_complaints_than_requests_are_no_alarm(made: Made, feed: Feed) -> None:
     """They were sent twice, or are of requests before the window."""
     guard = guard_of(made, feed)

@@ -10,18 +10,26 @@ from typing import Any
 
 import grpc
 import pytest
-from recorder import PACK, Recorder, make_policy
+from recorder import PACK, Recorder, make_policy, prompt_policy
 from waiting import PATIENCE_S
 
 from sprout import channel
 from sprout.agent.policy import MAX_TTL_S, board_policy, boottime_ns
 from sprout.agent.relay import LONGEST_BACKOFF_S, Reporter, Watcher, backoff_s
 from sprout.agent.spool import Spool
+from sprout.agent.weights import Weights
 from sprout.errors import PolicyError
 from sprout.policy_version import dotted, version
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
-from sprout_ext.board import MAX_MIXES, BoardMix, BoardReader, BoardWriter
+from sprout_ext.board import (
+    MAX_MIXES,
+    BoardMix,
+    BoardPoint,
+    BoardPrompt,
+    BoardReader,
+    BoardWriter,
+)
 
 # --- policy -------------------------------------------------------------------------------------
 
@@ -145,6 +153,58 @@ def test_another_pack_s_mixes_have_its_levels() -> None:
         board_policy(policy, PACK, 0)
 
 
+def test_prices_as_the_board_has_them() -> None:
+    policy = make_policy()
+    assert board_policy(policy, PACK, 0).prompt is None
+    policy.prompt.CopyFrom(prompt_policy("5a" * 32))
+    assert board_policy(policy, PACK, 0).prompt == BoardPrompt(
+        "5a" * 32,
+        0.75,
+        (1.0, 2.0, 3.0),
+        (BoardPoint(0.25, 0.5, (0.0, 0.0, 0.5)), BoardPoint(0.75, 0.0, (0.0, -1.0, 0.0))),
+    )
+
+
+def point(fraction: float = 1.0, price: float = 0.0, *g: float) -> pb.PricePoint:
+    return pb.PricePoint(fraction=fraction, g_per_preference=price, g=g or (0.0, 0.0, 0.0))
+
+
+WRONG_PRICES: list[tuple[str, dict[str, Any]]] = [
+    ("weights '': no SHA-256", {"weights": ""}),
+    ("no SHA-256", {"weights": "5A" * 32}),
+    ("no SHA-256", {"weights": "5a" * 31}),
+    ("no SHA-256", {"weights": "5a" * 32 + "\n"}),
+    ("no SHA-256", {"weights": "../" + "5a" * 30 + "a"}),
+    ("share by prompt is 1.5", {"share": 1.5}),
+    ("share by prompt is -0.1", {"share": -0.1}),
+    ("share by prompt is nan", {"share": math.nan}),
+    ("grams a joule: 2 numbers for 3 levels", {"g_per_joule": [1, 1]}),
+    ("grams a joule: 0 numbers for 3 levels", {"g_per_joule": []}),
+    ("grams a joule: .* not all finite", {"g_per_joule": [1, math.nan, 1]}),
+    ("has 0 prices, of 1 to 4", {"points": []}),
+    ("has 5 prices, of 1 to 4", {"points": [point(0.2)] * 5}),
+    ("price 0 is -1.0 g", {"points": [point(1, -1)]}),
+    ("price 1 is inf g", {"points": [point(0.5), point(0.5, math.inf)]}),
+    ("price 0 is nan g", {"points": [point(1, math.nan)]}),
+    ("price 1: fraction -0.5", {"points": [point(1), point(-0.5), point(0.5)]}),
+    ("price 0: fraction nan", {"points": [point(math.nan)]}),
+    ("fractions of prices sum to 0.9", {"points": [point(0.5), point(0.4)]}),
+    ("price 0: grams: 2 numbers for 3 levels", {"points": [point(1, 0, 1, 1)]}),
+    ("price 0: grams: .* not all finite", {"points": [point(1, 0, 1, -math.inf, 1)]}),
+]
+
+
+@pytest.mark.parametrize(("problem", "changes"), WRONG_PRICES)
+def test_wrong_prices_are_refused_by_name(problem: str, changes: dict[str, Any]) -> None:
+    policy = make_policy()
+    policy.prompt.CopyFrom(prompt_policy("5a" * 32))
+    for field in changes:
+        policy.prompt.ClearField(field)
+    policy.prompt.MergeFrom(pb.PromptPolicy(**changes))
+    with pytest.raises(PolicyError, match=problem):
+        board_policy(policy, PACK, 0)
+
+
 # --- watch --------------------------------------------------------------------------------------
 
 
@@ -159,7 +219,8 @@ class Rig:
         self.spool = Spool(tmp_path / "spool.sqlite", 1000)
         self.channel = channel.connect(f"127.0.0.1:{control.port}")
         stub = ControlStub(self.channel)
-        self.watcher = Watcher(stub, self.board, "node", PACK)
+        self.weights = Weights(stub, tmp_path)
+        self.watcher = Watcher(stub, self.board, "node", PACK, self.weights)
         self.reporter = Reporter(
             stub, self.spool, self.watcher, pb.NodeStatus, node="node", batch=10, interval_s=0.05
         )

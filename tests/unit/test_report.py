@@ -12,7 +12,9 @@ import sqlalchemy as sa
 from report_made import HOUR, answered, effect, report, said
 from report_store import START, Made
 
+from sprout.console import report as console_report
 from sprout.console import report_text
+from sprout.console.report import write_csv
 from sprout.console.report_html import page
 from sprout.control.archive import Archive, Span
 from sprout.control.capacity import Capacity
@@ -116,6 +118,67 @@ def test_what_was_not_applied_is_not_compared(
     assert found.compared == 0
     assert isinstance(found.attributed["joules"], Absent)
     assert "no policy in force drew requests both" in said(found)
+
+
+def test_what_prompts_chose_is_under_the_policy(made: Made) -> None:
+    """By prompt 20 J, by the mix 0.4 * 60 + 0.6 * 20 = 36 J: nine tenths of them."""
+    share = pb.PromptPolicy(share=0.9)
+    version = made.policy(
+        prompt=share, mixes=[pb.Mix(task="code"), pb.Mix(tenant="acme", basis="tenant's minimum")]
+    )
+    span = {"since": 0, "until": HOUR}
+    made.outcomes(version, 1000, level=0, control=True, **span)
+    made.outcomes(version, 8100, level=1, prompt=True, **span)
+    made.outcomes(version, 360, level=0, **span)
+    made.outcomes(version, 540, level=1, **span)
+    found = report(made)
+    joules = effect(found, "joules")
+    assert joules.policy_requests == 9000
+    assert joules.policy_mean == pytest.approx(0.9 * 20 + 0.1 * 36, rel=0.05)
+    beside = found.prompts["joules"]
+    assert isinstance(beside, Effect)
+    assert (beside.policy_requests, beside.control_requests) == (8100, 900)
+    assert beside.saved.value == pytest.approx(1 - 20 / 36, abs=0.05)
+    assert "less per request than the mix" in said(found)
+    target = made.path.with_name("report.csv")
+    write_csv(found, target)
+    assert f"by prompt joules,,policy_mean,{beside.policy_mean}" in target.read_text()
+    assert (
+        console_report.document(found)["prompts"]["joules"]["saved"]["value"] == beside.saved.value
+    )
+    lines = {line.name: line.requests for line in found.lines["arm"]}
+    assert lines["prompt"] == 8100
+    assert sum(lines.values()) == 10_000
+    # Those with a mix of their own are in no comparison with it.
+    made.outcomes(version, 500, level=0, task="code", **span)
+    made.outcomes(version, 500, level=0, tenant="acme", **span)
+    again = report(made).prompts["joules"]
+    assert isinstance(again, Effect)
+    assert again.control_requests == 900
+
+
+def test_chances_of_prompt_and_mix_are_those_of_their_policy(made: Made) -> None:
+    """Hours of different shares: each request weighs by its own. The truth is 20 J against 36 J in
+    one, 60 J against 60 J in the other, so 40 J against 48 J over both."""
+    span = {"since": 0, "until": HOUR}
+    one = made.policy(prompt=pb.PromptPolicy(share=0.9), control_share=0.0)
+    made.outcomes(one, 3600, level=1, prompt=True, **span)
+    made.outcomes(one, 160, level=0, **span)
+    made.outcomes(one, 240, level=1, **span)
+    other = made.policy(1.0, prompt=pb.PromptPolicy(share=0.5), control_share=0.0)
+    made.outcomes(other, 2000, level=0, prompt=True, **span)
+    made.outcomes(other, 2000, level=0, **span)
+    beside = report(made).prompts["joules"]
+    assert isinstance(beside, Effect)
+    assert beside.policy_mean == pytest.approx(40, rel=0.05)
+    assert beside.control_mean == pytest.approx(48, rel=0.05)
+
+
+def test_without_prompts_the_report_says_nothing_of_them(made: Made) -> None:
+    made.mixed(made.policy(), 1000, 0, HOUR)
+    found = report(made)
+    assert found.prompts == {}
+    assert "than the mix" not in said(found)
 
 
 def test_one_arm_alone(made: Made) -> None:

@@ -182,6 +182,9 @@ def test_a_policy_that_was_just_replaced_leaves_no_guess(make, board, memory: Pa
     class Between:
         """The board on which a policy follows right after the draw."""
 
+        def by_prompt(self):
+            return False
+
         def choose_many(self, first, count):
             choices = choose(first, count)
             board((0.9, 0.1, 0.0), version=8)

@@ -2,6 +2,7 @@
 """From the control plane's policy to what the board says."""
 
 import math
+import re
 import time
 from collections.abc import Sequence
 
@@ -10,12 +11,21 @@ from sprout.errors import PolicyError
 from sprout.policy_version import version
 from sprout.units import NS_PER_S
 from sprout.v1 import control_pb2 as pb
-from sprout_ext.board import MAX_MIXES, NAME_LENGTH, BoardMix, BoardPolicy
+from sprout_ext.board import (
+    MAX_MIXES,
+    MAX_POINTS,
+    NAME_LENGTH,
+    BoardMix,
+    BoardPoint,
+    BoardPolicy,
+    BoardPrompt,
+)
 
 MAX_LEVELS = 8  # of the board
 # A policy outlives its control plane by its time to live at most; more than that is a mistake.
 MAX_TTL_S = 7 * 24 * 3600
 SUM_TOLERANCE = 1e-6
+DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 def boottime_ns() -> int:
@@ -61,6 +71,7 @@ def board_policy(policy: pb.Policy, pack: Pack, now_ns: int) -> BoardPolicy:
         pue=policy.pue,
         embodied_g_per_s=policy.embodied_g_per_s,
         mixes=_mixes(policy.mixes, levels),
+        prompt=_prompt(policy.prompt, count) if policy.HasField("prompt") else None,
     )
 
 
@@ -89,6 +100,31 @@ def _mixes(given: Sequence[pb.Mix], levels: tuple[str, ...]) -> tuple[BoardMix, 
         shares = _shares(mix.shares, f"mix of {whose}: ")
         mixes[mix.tenant, mix.task] = BoardMix(mix.tenant, mix.task, shares)
     return tuple(mixes.values())
+
+
+def _prompt(given: pb.PromptPolicy, levels: int) -> BoardPrompt:
+    """levels: of the policy. Whether the weights that it names can be had is asked later."""
+    _check(DIGEST.fullmatch(given.weights) is not None, f"weights {given.weights!r}: no SHA-256")
+    _check(0 <= given.share <= 1, f"share by prompt is {given.share}, not in 0 to 1")
+    count = len(given.points)
+    _check(1 <= count <= MAX_POINTS, f"has {count} prices, of 1 to {MAX_POINTS}")
+    g_per_joule = _grams(given.g_per_joule, "grams a joule", levels)
+    points = []
+    for number, point in enumerate(given.points):
+        price = point.g_per_preference
+        _check(0 <= price < math.inf, f"price {number} is {price} g, not 0 or more")
+        _check(0 <= point.fraction <= 1, f"price {number}: fraction {point.fraction}, not 0 to 1")
+        grams = _grams(point.g, f"price {number}: grams", levels)
+        points.append(BoardPoint(point.fraction, price, grams))
+    total = sum(point.fraction for point in points)
+    _check(abs(total - 1) <= SUM_TOLERANCE, f"fractions of prices sum to {total}, not to 1")
+    return BoardPrompt(given.weights, given.share, g_per_joule, tuple(points))
+
+
+def _grams(given: Sequence[float], what: str, levels: int) -> tuple[float, ...]:
+    _check(len(given) == levels, f"{what}: {len(given)} numbers for {levels} levels")
+    _check(all(map(math.isfinite, given)), f"{what}: {list(given)}, not all finite")
+    return tuple(given)
 
 
 def _check(right: bool, problem: str) -> None:

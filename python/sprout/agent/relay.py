@@ -11,7 +11,8 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -23,7 +24,10 @@ from sprout.errors import PolicyError, SpoolError
 from sprout.policy_version import version
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
-from sprout_ext.board import BoardWriter
+from sprout_ext.board import BoardPolicy, BoardWriter
+
+if TYPE_CHECKING:
+    from sprout.agent.weights import Weights
 
 log = logging.getLogger(__name__)
 
@@ -39,24 +43,30 @@ LONGEST_ERROR = 1000
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
-def backoff_s(attempt: int) -> float:
+def backoff_s(attempt: int, longest_s: float = LONGEST_BACKOFF_S) -> float:
     """Seconds before try `attempt` (0, 1, …): doubling, with jitter so that nodes don't march."""
-    longest = min(FIRST_BACKOFF_S * 2.0 ** min(attempt, 30), LONGEST_BACKOFF_S)
+    longest = min(FIRST_BACKOFF_S * 2.0 ** min(attempt, 30), longest_s)
     return longest * random.uniform(0.5, 1.0)  # noqa: S311
 
 
 class Watcher:
     """Puts each policy that the control plane sends on the board."""
 
-    def __init__(self, stub: ControlStub, board: BoardWriter, node: str, pack: Pack) -> None:
+    def __init__(
+        self, stub: ControlStub, board: BoardWriter, node: str, pack: Pack, weights: "Weights"
+    ) -> None:
         self._stub = stub
         self._board = board
         self._node = node
         self._pack = pack
+        self._weights = weights
+        self._putting = threading.Lock()  # guards the board and the next two
+        self._entry: BoardPolicy | None = None  # the last that could be applied, whole
+        self._lacking = ""  # why it is on the board without its prompt part; "" = it is whole
         self._call: Any = None
         self._silent_after = float("inf")  # time.monotonic(): nothing heard by then, stream dead
         self.refused = 0  # policies that could not be applied
-        self.error = ""  # why the last one could not; "" = it was
+        self._error = ""  # why the last one could not; "" = it was
 
     def run(self, stop: threading.Event) -> None:
         """Watch until `stop`; a stream that ends is opened again."""
@@ -81,21 +91,45 @@ class Watcher:
                 stop.wait(backoff_s(attempt))
                 attempt += 1
 
+    @property
+    def error(self) -> str:
+        """Why the last policy was not applied, or not all of it; "" = it was."""
+        with self._putting:
+            if self._error or self._entry is None or not self._lacking:
+                return self._error
+            # Asked anew: the reason of a fetch that fails changes.
+            lacking = self._weights.lacking(self._entry) or self._lacking
+            said = f"policy {self._entry.version}: no level by prompt: {lacking}"
+        return said[:LONGEST_ERROR]
+
     def apply(self, policy: pb.Policy) -> None:
         """Publish one policy; a wrong one is refused, and the one on the board stays."""
         try:
             entry = board_policy(policy, self._pack, boottime_ns())
-            self._board.publish(entry)
+            with self._putting:
+                self._put(entry)
         except (PolicyError, ValueError) as error:  # ValueError: the board's own checks
             self.refused += 1
-            self.error = f"policy {version(policy)}: {error}"[:LONGEST_ERROR]
-            log.error("refused: %s", self.error)
+            self._error = f"policy {version(policy)}: {error}"[:LONGEST_ERROR]
+            log.error("refused: %s", self._error)
             return
         self._silent_after = time.monotonic() + SILENCE_FRACTION * policy.ttl.ToNanoseconds() / 1e9
-        self.error = ""
+        self._error = ""
         if policy.pack_hash != self._pack.hash:
-            self.error = f"policy {entry.version} is for pack {policy.pack!r}: L0 is served"
-            log.warning("%s (this node has %r)", self.error, self._pack.name)
+            self._error = f"policy {entry.version} is for pack {policy.pack!r}: L0 is served"
+            log.warning("%s (this node has %r)", self._error, self._pack.name)
+
+    def complete(self) -> None:
+        """Weights have come: a policy that is without its prompt part for want of them gets it."""
+        with self._putting:
+            if self._entry is not None and self._lacking:
+                self._put(self._entry)
+
+    def _put(self, entry: BoardPolicy) -> None:
+        """On the board, whole or, while its weights are not here, without its prompt part."""
+        lacking = self._weights.lacking(entry)
+        self._board.publish(replace(entry, prompt=None) if lacking else entry)
+        self._entry, self._lacking = entry, lacking
 
     def check(self) -> None:
         """Open the watch anew if the stream has been silent for too long."""

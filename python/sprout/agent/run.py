@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The agent's process: four threads, and an end as soon as one of them ends."""
+"""The agent's process: five threads, and an end as soon as one of them ends."""
 
 import fcntl
 import logging
@@ -18,6 +18,7 @@ from sprout.agent.policy import boottime_ns
 from sprout.agent.prompts import Prompts
 from sprout.agent.relay import Reporter, Watcher
 from sprout.agent.spool import Spool
+from sprout.agent.weights import Weights
 from sprout.config import Config, no_core_dumps, private_folder
 from sprout.directives import pack
 from sprout.energy.choose import meter
@@ -82,7 +83,8 @@ class Agent:
         self._channel = channel.connect(address, cfg.control.tls)
         self._threads: list[threading.Thread] = []
         stub = ControlStub(self._channel)
-        self._watcher = Watcher(stub, self._board, self._node, directives)
+        self._weights = Weights(stub, shm)
+        self._watcher = Watcher(stub, self._board, self._node, directives, self._weights)
         self._reporter = Reporter(
             stub,
             self._spool,
@@ -126,11 +128,13 @@ class Agent:
         watcher = guarded("watcher", self._watcher.run)
         reporter = guarded("reporter", self._reporter.run)
         prompts = guarded("prompts", self._prompts.run)
-        self._threads = [ticker, watcher, reporter, prompts]
+        weights = guarded("weights", lambda s: self._weights.run(s, self._watcher.complete))
+        self._threads = [ticker, watcher, reporter, prompts, weights]
         for thread in self._threads:
             thread.start()
         stop.wait()
         self._watcher.reset()
+        self._weights.wake()
         ticker.join(LAST_TICK_S)  # its last tick drains
         if died:
             raise StackError(f"agent: {'; '.join(died)}")
@@ -155,6 +159,7 @@ class Agent:
         counters = {
             **sample.counters,
             "policies_refused": self._watcher.refused,
+            "weights_failed": self._weights.failed,
             "spool_failed": sample.spool_failed,
             "outcomes_refused": self._reporter.refused,
             **self._prompts.counters(),

@@ -10,6 +10,7 @@ from sprout.config.control import (
     BankConfig,
     ControlConfig,
     GuardConfig,
+    PromptConfig,
     SwitchbackConfig,
     TlsConfig,
 )
@@ -38,6 +39,7 @@ __all__ = [
     "EvaluateConfig",
     "GuardConfig",
     "JudgeConfig",
+    "PromptConfig",
     "RequestConfig",
     "SamplingConfig",
     "ScheduleConfig",

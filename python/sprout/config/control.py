@@ -50,6 +50,13 @@ class GuardConfig(Section):
     window_hours: float = Field(24, gt=0)  # then the counts begin anew
 
 
+class PromptConfig(Section):
+    """Levels by what a prompt says: see prompt_aware.md."""
+
+    predictor: Path | None = None  # of `sprout predictor fit`; default: every level is drawn
+    share: float = Field(0.9, ge=0, le=1)  # of requests without a mix of their own; the rest: drawn
+
+
 class ControlConfig(Section):
     host: str = "127.0.0.1"
     port: int = Field(8003, ge=0, le=65535)
@@ -95,6 +102,7 @@ class ControlConfig(Section):
     class_against: Literal["own", "pooled"] = "own"  # which L0 a class's preference is relative to
     class_minimum: float = Field(0.0, ge=0, le=1)  # of each class, against its own L0. 0: none
     tenants: dict[TenantName, TenantConfig] = Field({}, max_length=16)
+    prompt: PromptConfig = PromptConfig()
     shadow: bool = False  # decide and report, apply nothing: everybody gets L0
     switchback: SwitchbackConfig = SwitchbackConfig()
     guard: GuardConfig = GuardConfig()

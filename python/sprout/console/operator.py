@@ -10,6 +10,7 @@ from typing import Any
 from sprout.channel import as_dict, connect, control_address, translated
 from sprout.config import Config
 from sprout.console.output import emit_json
+from sprout.control.messages import mix_g
 from sprout.errors import ConfigError, ControlError
 from sprout.serve.state import StackPaths, read_stack
 from sprout.v1 import control_pb2 as pb
@@ -220,7 +221,25 @@ def why(policy: pb.Policy) -> list[str]:
             f"{name}: {shares} ({each.basis}; {100 * each.traffic_share:.0f} % of requests, "
             f"{100 * each.expected_preference:.1f} % of its L0's preference)"
         )
+    if policy.HasField("prompt"):
+        sentences.append(_by_prompt(policy))
+    elif e.no_prompt:
+        sentences.append(f"no level is chosen by its prompt: {e.no_prompt}")
     bases = sorted({f"e, p {p.energy_basis}; q {p.preference_basis}" for p in e.profile})
     if bases:
         sentences.append("profile: " + " | ".join(bases))
     return sentences
+
+
+def _by_prompt(policy: pb.Policy) -> str:
+    prompt = policy.prompt
+    shares = ", ".join(
+        f"{s.level} {100 * x:.0f} %"
+        for s, x in zip(policy.shares, prompt.expected_shares, strict=False)
+    )
+    return (
+        f"by prompt: {100 * prompt.share:g} % of requests without a mix of their own, expected "
+        f"{shares}; predicted {1e3 * prompt.expected_g_per_request:.3g} mg per request at "
+        f"{100 * prompt.expected_preference:.1f} % of L0's preference, beside the mix's "
+        f"{1e3 * mix_g(policy):.3g} mg; {prompt.basis}"
+    )

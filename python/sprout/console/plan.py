@@ -9,10 +9,14 @@ from sprout.console.operator import mix
 from sprout.console.output import emit_json, err, out
 from sprout.control.decide import offline, plan
 from sprout.control.history import load, solve_again
-from sprout.control.inputs import Inputs
+from sprout.control.inputs import Inputs, Prompts
 from sprout.control.plan import Plan
-from sprout.errors import ConfigError, ControlError
+from sprout.control.predicted import fitting
+from sprout.control.prompted import Prompted
+from sprout.directives import pack
+from sprout.errors import ConfigError, ControlError, PredictorError
 from sprout.optimize.floor import Range
+from sprout.predict.document import load as load_predictor
 
 
 def run(
@@ -28,9 +32,10 @@ def run(
     if now is None:
         if intensity is None:
             raise ConfigError("no control plane to ask for the intensity: give --intensity")
-        solved, basis = offline(cfg, intensity, low, high), "declared priors (no control plane)"
+        given, basis = offline(cfg, intensity, low, high), "declared priors (no control plane)"
     else:
-        solved, basis = what_if(now, intensity, low, high), "the control plane's inputs"
+        given, basis = what_if(now, intensity, low, high), "the control plane's inputs"
+    solved = with_prompts(cfg, given, alone=now is None)
     if json:
         emit_json(asdict(solved) | {"basis": basis, "saving_percent": solved.saving_percent})
         return
@@ -65,7 +70,33 @@ def current(cfg: Config) -> Inputs | None:
         return None
 
 
-def what_if(now: Inputs, intensity: float | None, low: float | None, high: float | None) -> Plan:
+def with_prompts(cfg: Config, given: Inputs, *, alone: bool) -> Plan:
+    """The plan, with its part for prompts where the predictor that it is decided with is here.
+
+    alone: without a control plane; PredictorError where `control.prompt.predictor` can't be used.
+    """
+    path = cfg.control.prompt.predictor
+    if given.prompts is None and (path is None or not alone):
+        return plan(given)
+    try:
+        known = None if path is None else fitting(load_predictor(path), pack(cfg.request.pack))
+    except PredictorError:
+        if alone:
+            raise
+        known = None
+    if given.prompts is None and known is not None:
+        given = replace(given, prompts=Prompts(known.sha256, cfg.control.prompt.share))
+    made, prompted = plan(given), Prompted()
+    whole = prompted.known(given, made)
+    if whole is not None:
+        return whole
+    if known is None or given.prompts is None or known.sha256 != given.prompts.predictor:
+        return replace(made, no_prompt="the control plane's predictor is not here")
+    prompted.solve(given, made, known)
+    return prompted.known(given, made) or made
+
+
+def what_if(now: Inputs, intensity: float | None, low: float | None, high: float | None) -> Inputs:
     """The present inputs with others in their place, and nothing that stands in for a solution.
 
     Raises ConfigError for half a range.
@@ -75,4 +106,4 @@ def what_if(now: Inputs, intensity: float | None, low: float | None, high: float
     within = now.within if low is None or high is None else Range(low, high, "as given")
     k0 = now.intensity_g_per_kwh if intensity is None else intensity
     free = replace(now, paused=False, pinned=None, held="", block="")
-    return plan(replace(free, intensity_g_per_kwh=k0, within=within))
+    return replace(free, intensity_g_per_kwh=k0, within=within)

@@ -111,6 +111,8 @@ def write_csv(report: Report, path: Path) -> None:
             for quantity in ("seconds", "low_g_per_kwh", "mean_g_per_kwh", "high_g_per_kwh"):
                 writer.writerow(("intensity", name, quantity, getattr(series, quantity), "", ""))
         found: dict[str, Any] = {f"attributed {k}": v for k, v in report.attributed.items()}
+        # "policy" there is by prompt, "control" by the mix.
+        found |= {f"by prompt {k}": v for k, v in report.prompts.items()}
         found |= {"system": report.system, "capacity": report.capacity, "sci": report.sci}
         for name, own in report.sci.by_series.items() if report.sci else ():
             found[f"sci, {name}"] = own

@@ -15,6 +15,10 @@ ATTRIBUTED = (
     "Attributed means: by receipts, which share the energy of a batch among its requests. At equal "
     "traffic it overstates what the nodes save, and is not called carbon saved."
 )
+BY_PROMPT = (
+    "Chance said whose prompts chose, so the two are alike but for that. What it does to "
+    "preference is predicted, not measured here."
+)
 LOCATION_BASED = "Grams are location-based: what the grid emitted, no certificates deducted."
 _UNITS = {"joules": "J", "grams": "mg", "tokens": "tokens"}
 
@@ -69,6 +73,7 @@ def sections(report: Report) -> dict[str, list[str]]:
     found = {
         "Carbon saved (whole nodes, switchback)": _system(report),
         "Attributed (requests under the policy against the control group)": _attributed(report),
+        "By prompt (against requests drawn from the mix)": _by_prompt(report),
         "Freed capacity": _capacity(report),
         "Shadow": _shadow(report),
         "Guard": _guard(report),
@@ -140,6 +145,23 @@ def _attributed(report: Report) -> list[str]:
         else:
             out.append(f"{label}: not known: {effect.reason}.")
     return [*out, ATTRIBUTED]
+
+
+def _by_prompt(report: Report) -> list[str]:
+    out = []
+    for name, effect in report.prompts.items():
+        label = f"{name[0].upper()}{name[1:]}"
+        if isinstance(effect, Absent):
+            out.append(f"{label}: not known: {effect.reason}.")
+            continue
+        factor = 1e3 if name == "grams" else 1.0
+        out.append(
+            f"{label}: {percent(effect.saved)} less per request than the mix; "
+            f"{factor * effect.policy_mean:.3g} {_UNITS[name]} where the prompt chose "
+            f"({effect.policy_requests} requests), {factor * effect.control_mean:.3g} drawn "
+            f"({effect.control_requests})."
+        )
+    return [*out, BY_PROMPT] if out else []
 
 
 def _is_estimate(report: Report, quantity: str) -> bool:

@@ -5,8 +5,9 @@ A budget needs a horizon as long as the weather, and no forecast reaches that fa
 the hours are expected to be as the same hours of the past weeks were.
 
 The carry is kept by counting: every outcome whose level was drawn adds its level's preference less
-the target, in request-points. It is stored with the number of the last outcome counted, so that a
-restart counts none twice and leaves none out.
+the target, in request-points; one whose prompt chose its level adds what its policy expects of them
+on the mean, for such a level is not worth what the level is. It is stored with the number of the
+last outcome counted, so that a restart counts none twice and leaves none out.
 """
 
 import math
@@ -21,6 +22,7 @@ import numpy as np
 from sprout.carbon import Feed, Intensity
 from sprout.carbon.forecast import DAY, MAX_HOURS, WEEK, hourly, predict
 from sprout.config import BankConfig
+from sprout.control.inbox import PROMPT
 from sprout.control.inputs import Group, Horizon
 from sprout.control.notes import notes
 from sprout.control.store import Store
@@ -180,8 +182,10 @@ class Budget:
         versions = sorted({version for version, *_ in served})
         known = notes(self._store.policy_messages(versions))
         applied = {version: made for version, made in known.items() if made.standing == "policy"}
-        for version, level, tenant, task, requests in served:
+        for version, arm, level, tenant, task, requests in served:
             note, preference = applied.get(version), worth.of(tenant, task, level)
+            if note is not None and arm == PROMPT:
+                preference = note.prompt_preference
             if note is not None and tenant not in note.opted_out and preference is not None:
                 carry = carry_on(carry, requests, preference, target, math.inf)
         self._keep(last, min(carry, most))

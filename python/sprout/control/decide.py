@@ -82,6 +82,7 @@ def plan(inputs: Inputs) -> Plan:
         evaluation=inputs.evaluation,
         groups=groups,
         decided=decided,
+        prompts=inputs.prompts,
     )
 
 
@@ -129,11 +130,11 @@ def offline(
     intensity_g_per_kwh: float,
     low: float | None = None,
     high: float | None = None,
-) -> Plan:
-    """The plan for a given intensity and range (g/kWh), from the declared priors alone."""
+) -> Inputs:
+    """Inputs for a given intensity and range (g/kWh), from the declared priors alone."""
     own = (low, high)
     if (low is None) != (high is None) or (low is not None and high is not None and low > high):
         raise ConfigError(f"a range needs both ends, the lower one first: {own}")
     within = NO_RANGE if low is None or high is None else Range(low, high, "as given")
     levels = pack(config.request.pack).levels
-    return plan(inputs_of(config, intensity_g_per_kwh, within, priors(config, levels)))
+    return inputs_of(config, intensity_g_per_kwh, within, priors(config, levels))

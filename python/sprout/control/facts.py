@@ -10,8 +10,9 @@ from sprout.carbon import Feed, Intensity
 from sprout.config import Config
 from sprout.control.budget import Budget, Worth
 from sprout.control.classes import Classes
-from sprout.control.inputs import NO_RANGE, Group, Horizon, priors
+from sprout.control.inputs import NO_RANGE, Group, Horizon, Prompts, priors
 from sprout.control.live import Live
+from sprout.control.predicted import Predicted, PredictorFile
 from sprout.control.quality import Quality
 from sprout.control.store import Store
 from sprout.directives import Pack
@@ -32,6 +33,9 @@ class Facts:
     no_horizon: str = "not looked at yet"  # why there is none
     quality: Quality | None = None  # None: q is that of the priors
     groups: tuple[Group, ...] = ()
+    predicted: Predicted | None = None  # None: no level is chosen by its prompt
+    prompts: Prompts | None = None  # the same
+    no_prompt: str = ""  # what is wrong with the predictor that is configured
 
 
 class Look:
@@ -44,6 +48,7 @@ class Look:
         self._priors = priors(config, pack.levels)
         self._live = Live(config, pack, self._priors)
         self._classes = Classes(config.control, pack)
+        self._predictor = PredictorFile(config.control, pack)
         self._budget = Budget(config.control.bank, store, pack.hash)
 
     def first(self) -> Facts:
@@ -77,7 +82,26 @@ class Look:
             worth = Worth(profile, groups, self._config.control.class_against)
             horizon, no_horizon = self._ahead(worth, mode)
         seen = self._feed.last(), self._feed.range()
-        return Facts(*seen, profile, reasons, horizon, no_horizon, found, groups)
+        predicted, prompts, no_prompt = self._by_prompt(groups, reasons)
+        return Facts(
+            *(*seen, profile, reasons, horizon, no_horizon, found, groups),
+            predicted=predicted,
+            prompts=prompts,
+            no_prompt=no_prompt,
+        )
+
+    def _by_prompt(
+        self, groups: tuple[Group, ...], reasons: dict[str, str]
+    ) -> tuple[Predicted | None, Prompts | None, str]:
+        """(predictor, what a plan has to know of it, what is wrong with the one configured)"""
+        predicted, prompts, problem = None, None, ""
+        wrong: dict[str, str] = {}
+        with _failing(wrong, "prompt", "the traffic can't be read", "it is not kept up"):
+            predicted, prompts, problem = self._predictor.look(self._store, groups)
+        problem = wrong.get("prompt", problem)
+        if problem:
+            reasons["prompt"] = f"no level is chosen by its prompt: {problem}"
+        return predicted, prompts, problem
 
     def _ahead(self, worth: Worth, mode: str) -> tuple[Horizon | None, str]:
         """(what the mode "bank" looks ahead at, why it can't)"""

@@ -4,8 +4,9 @@
 Truncation comes from outcomes, by arm: control and held-back requests are L0's, drawn by the same
 dice. Feedback comes from clients, and a receipt tells its level, not its arm: so it is compared by
 level, requests at a shorter level with those at L0. Both are compared within a policy version,
-where a fair draw is all that tells them apart. Requests under a policy that was not applied
-(shadow, a block of L0, a pause) are nobody's.
+where a fair draw is all that tells them apart. Feedback is not where prompts choose their level:
+there the level tells what was asked. Requests under a policy that was not applied (shadow, a block
+of L0, a pause) are nobody's.
 
 It begins anew every `window_hours`, so that a change for the worse is not hidden by months of good
 answers, and when an operator resumes. The counts live in memory; after a restart they are made
@@ -103,8 +104,9 @@ def tallies(
             complaints[version, "", level, kind] += count
     at_l0 = _strata(drawn, cut, lambda key: key[1] in L0_ARMS)
     found = {TRUNCATION: _matched(at_l0)}
+    fair = {key: count for key, count in drawn.items() if known[key[0]].prompt_share == 0}
     for kind in REPORTED:
-        strata = _strata(drawn, Counter(), lambda key: key[2] == 0)
+        strata = _strata(fair, Counter(), lambda key: key[2] == 0)
         for (version, _, level, what), count in complaints.items():
             if what == kind and version in strata:
                 strata[version][level == 0][1] += count

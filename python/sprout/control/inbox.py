@@ -27,11 +27,14 @@ FLAGS = {
     "paused": 32,
     "control": 4,
     "held_back": 16,
+    "prompt": 256,
 }
+PROMPT = "prompt"  # under the policy, at a level that its own text chose
 # Sprout's own requests, which no client waits for.
 OURS = ("probe", "evaluation")
-# Arms whose level was not the policy's doing, or that is not known: see profile.py.
-NOT_ELIGIBLE = {*OURS, "off", "pinned", "fallback"}
+# Arms whose level was not the policy's doing, or that is not known: see profile.py. Where a prompt
+# chose its level, what the level uses is what such prompts use.
+NOT_ELIGIBLE = {*OURS, "off", "pinned", "fallback", PROMPT}
 
 # Finite and not negative.
 AMOUNTS = (

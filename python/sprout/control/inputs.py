@@ -51,6 +51,16 @@ class Group:
 
 
 @dataclass(frozen=True)
+class Prompts:
+    """What levels are chosen by, of requests that have no mix of their own."""
+
+    predictor: str  # SHA-256 of its file
+    share: float  # of them, at random; the others are drawn from the mix
+    # (task class, its share of them), those that the predictor does not know as ""; (): not known
+    traffic: tuple[tuple[str, float], ...] = ()
+
+
+@dataclass(frozen=True)
 class Inputs:
     intensity_g_per_kwh: float | None  # k0; None: not known
     within: Range
@@ -79,6 +89,7 @@ class Inputs:
     confidence_of: Literal["mix", "choice"] = "mix"
     against: Literal["own", "pooled"] = "own"  # which L0 the preference of a class is relative to
     groups: tuple[Group, ...] = ()
+    prompts: Prompts | None = None  # None: no level is chosen by its prompt
 
 
 def priors(config: Config, levels: tuple[str, ...]) -> tuple[LevelProfile, ...]:

@@ -27,6 +27,7 @@ from sprout.control.inputs import Inputs, inputs_of
 from sprout.control.peer import ITSELF, Caller
 from sprout.control.pin import Pin, Window
 from sprout.control.plan import Plan
+from sprout.control.prompted import Prompted, Shelf
 from sprout.control.publisher import Publisher
 from sprout.control.solved import Solved, same
 from sprout.control.store import Store
@@ -65,6 +66,8 @@ class Loop:
     ) -> None:
         self._config, self._store, self._feed, self._wall = config, store, feed, wall
         self._pack = pack(config.request.pack)
+        self._prompted = Prompted()
+        self.weights = Shelf()
         self.evaluations = Evaluations(store, self._pack)
         self.due = Due(config, feed, store, self.evaluations, wall)
         self.evaluations.tellers.append(self.due.tell)
@@ -98,6 +101,8 @@ class Loop:
         if self._plan is not None:
             degraded = self._plan.degraded
             found.update({kind: degraded[kind] for kind in OF_A_PLAN if kind in degraded})
+        if self._facts.prompts is not None and self._prompted.problem:
+            found["prompt"] = self._prompted.problem
         found.update(self.wishes.problems)
         if self.due.standing.drift:
             found["drift"] = self.due.standing.drift
@@ -381,6 +386,7 @@ class Loop:
             held=self._held(None if pinned is not None else block),  # a pin stands above blocks
             horizon=self._facts.horizon,
             no_horizon=self._facts.no_horizon,
+            prompts=self._facts.prompts,
             groups=tuple(
                 replace(group, previous=before.get(group.key) if made.previous else None)
                 for group in self._facts.groups
@@ -414,28 +420,40 @@ class Loop:
         wish wins: one that another's policy already follows needs none of its own.
         """
         inputs, pin = self._inputs()
-        made = self._solved.known(inputs)
+        made = self._known(inputs)
         if made is not None:
             return self._publish(why, inputs, pin, made)
         before = self._publications
         async with self._solving:
-            inputs, pin, made = await self._solve()
+            inputs, pin, made = await self._solve(prompts=True)
             policy = self.publisher.policy()
             if policy is not None and self._publications > before and same(self._made_from, inputs):
                 return policy
             return self._publish(why, inputs, pin, made)
 
-    async def _solve(self) -> tuple[Inputs, Pin | None, Plan]:
+    def _known(self, inputs: Inputs) -> Plan | None:
+        """The plan with its part for prompts, where it takes no solver or was made."""
+        made = self._solved.known(inputs)
+        return None if made is None else self._prompted.known(inputs, made, self._facts.no_prompt)
+
+    async def _solve(self, *, prompts: bool = False) -> tuple[Inputs, Pin | None, Plan]:
         """The plan for the inputs as they are when it is done. Under `_solving`.
 
         In a thread: a budget for many classes takes seconds, and operators are heard meanwhile.
+        prompts: with its part for prompts, which is set for what is published and no more.
         """
         while True:
             inputs, pin = self._inputs()
             made = self._solved.known(inputs)
-            if made is not None:
-                return inputs, pin, made
-            await asyncio.to_thread(self._solved.solve, inputs)
+            if made is None:
+                await asyncio.to_thread(self._solved.solve, inputs)
+                continue
+            whole = self._known(inputs) if prompts else made
+            if whole is not None:
+                return inputs, pin, whole
+            predicted = self._facts.predicted
+            assert predicted is not None  # the inputs name it
+            await asyncio.to_thread(self._prompted.solve, inputs, made, predicted)
 
     def _publish(self, why: str, inputs: Inputs, pin: Pin | None, made: Plan) -> pb.Policy:
         """inputs: the present ones. Without a pause of the event loop since they were read."""
@@ -444,6 +462,8 @@ class Loop:
             LOG.error("%s", made.degraded["solver"])
         value, overridden = self._intensity()
         self._plan, self._made_from, self._pin = made, inputs, pin
+        if made.prompt is not None and self._facts.predicted is not None:
+            self.weights.put(self._facts.predicted)
         self._publications += 1
         policy = self.publisher.publish(
             made,

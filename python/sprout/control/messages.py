@@ -12,10 +12,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sprout.carbon.intensity import Intensity
 from sprout.control.objective import Objective
 from sprout.control.pin import Pin, Window
-from sprout.control.plan import Budget, Confidence, GroupPlan, Plan
+from sprout.control.plan import Budget, Confidence, GroupPlan, Plan, PromptPlan, PromptPoint
 from sprout.control.rows import AuditEntry
 from sprout.optimize.floor import Range, basis_of_range
 from sprout.profile import LevelProfile
+from sprout.units import request_g
 from sprout.v1 import control_pb2 as pb
 
 FACTOR_TYPES = {
@@ -116,6 +117,54 @@ def explanation(plan: Plan, trigger: str, pause_reason: str) -> pb.Explanation:
             pb.LevelShare(level=p.level, share=share)
             for p, share in zip(plan.profile, plan.would_be, strict=False)
         ],
+        no_prompt=plan.no_prompt,
+    )
+
+
+def prompt(plan: PromptPlan) -> pb.PromptPolicy:
+    return pb.PromptPolicy(
+        weights=plan.weights,
+        share=plan.share,
+        g_per_joule=plan.g_per_joule,
+        points=[pb.PricePoint(**asdict(point)) for point in plan.points],
+        expected_preference=plan.expected_preference,
+        expected_g_per_request=plan.expected_g,
+        expected_shares=plan.shares,
+        basis=plan.basis,
+        least=plan.least,
+    )
+
+
+def _prompt(message: pb.PromptPolicy, mix_g: float) -> PromptPlan:
+    return PromptPlan(
+        weights=message.weights,
+        share=message.share,
+        g_per_joule=tuple(message.g_per_joule),
+        points=tuple(
+            PromptPoint(p.fraction, p.g_per_preference, tuple(p.g)) for p in message.points
+        ),
+        expected_preference=message.expected_preference,
+        expected_g=message.expected_g_per_request,
+        shares=tuple(message.expected_shares),
+        least=message.least,
+        basis=message.basis,
+        mix_g=mix_g,
+    )
+
+
+def mix_g(policy: pb.Policy) -> float:
+    """Of a request of the policy's own mix; its explanation has the mean over all mixes."""
+    k0 = policy.intensity.g_per_kwh
+    return math.fsum(
+        s.share
+        * request_g(
+            p.energy_joules,
+            p.device_seconds,
+            intensity_g_per_kwh=k0,
+            pue=policy.pue,
+            embodied_g_per_s=policy.embodied_g_per_s,
+        )
+        for s, p in zip(policy.shares, policy.explanation.profile, strict=False)
     )
 
 
@@ -183,6 +232,8 @@ def plan_of(policy: pb.Policy) -> Plan:
         confidence=_confidence(why.confidence) if why.HasField("confidence") else None,
         evaluation=why.evaluation,
         groups=tuple(_group(message, known) for message in policy.mixes),
+        prompt=_prompt(policy.prompt, mix_g(policy)) if policy.HasField("prompt") else None,
+        no_prompt=why.no_prompt,
     )
 
 

@@ -41,6 +41,7 @@ REASONS = (
         "engine-unwatched",
         "minima",
         "classes",
+        "prompt",
         "other",
     ),
 )
@@ -264,8 +265,20 @@ def _policy(moment: _Moment) -> Iterator[Metric]:
         of(why.quality_price_g_per_point, priced),
     )
     expected = (("policy", why.expected_g_per_request), ("L0", why.expected_l0_g_per_request))
-    grams = expected if lit else ()
+    prompt, chosen = policy.prompt, policy.HasField("prompt")
+    by_prompt = (("prompt", prompt.expected_g_per_request),) if chosen else ()
+    grams = (*expected, *by_prompt) if lit else ()
     yield _by("sprout_expected_request_grams", "Expected carbon of a request.", "mix", grams)
+    yield _gauge(
+        "sprout_prompt_share_ratio",
+        "Of the requests without a mix of their own: whose prompt chooses their level.",
+        of(prompt.share),
+    )
+    yield _gauge(
+        "sprout_prompt_expected_preference_ratio",
+        "Preference, of L0's, predicted of those.",
+        of(prompt.expected_preference, chosen),
+    )
     yield _by(
         "sprout_share_ratio",
         "Share of the requests under the policy that get a level.",

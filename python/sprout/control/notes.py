@@ -34,6 +34,11 @@ class Note:
     expected_g: float
     expected_l0_g: float
     opted_out: frozenset[str] = frozenset()  # tenants that get L0 and have no part in it
+    tenants: frozenset[str] = frozenset()  # with a mix of their own, as the next
+    tasks: frozenset[str] = frozenset()
+    # Of those without one: who has a level by what they ask, and what that is expected to be worth.
+    prompt_share: float = 0.0
+    prompt_preference: float = 0.0  # q.x / q0
 
     @property
     def zone(self) -> str:
@@ -80,6 +85,10 @@ def note(message: bytes) -> Note:
         expected_g=why.expected_g_per_request,
         expected_l0_g=why.expected_l0_g_per_request,
         opted_out=opted_out(policy),
+        tenants=frozenset(m.tenant for m in policy.mixes if m.tenant),
+        tasks=frozenset(m.task for m in policy.mixes if not m.tenant),
+        prompt_share=policy.prompt.share,
+        prompt_preference=policy.prompt.expected_preference,
     )
 
 

@@ -2,9 +2,10 @@
 """What was decided, and why, for people and for the wire."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from sprout.control.inputs import Prompts
 from sprout.control.propensity import OPTED_OUT
 from sprout.optimize.floor import Range
 from sprout.profile import LevelProfile
@@ -87,6 +88,47 @@ class GroupPlan:
 
 
 @dataclass(frozen=True)
+class PromptPoint:
+    """As PricePoint in control.proto."""
+
+    fraction: float
+    g_per_preference: float
+    g: tuple[float, ...]  # (levels,)
+
+
+@dataclass(frozen=True)
+class PromptPlan:
+    """Prices that make a level of a prompt; see prices.py. Expectations are predictions."""
+
+    weights: str  # SHA-256 of the scorer's
+    share: float  # of the requests without a mix of their own
+    g_per_joule: tuple[float, ...]  # (levels,)
+    points: tuple[PromptPoint, ...]
+    expected_preference: float  # normalised
+    expected_g: float  # per request
+    shares: tuple[float, ...]  # (levels,) expected
+    least: float  # normalised preference, as predicted, that the prices were set for
+    basis: str
+    mix_g: float  # per request of the mix in its place
+
+    def lines(self, levels: Sequence[str]) -> list[str]:
+        shares = "  ".join(
+            f"{level} {100 * x:.1f} %" for level, x in zip(levels, self.shares, strict=True)
+        )
+        points = ", ".join(
+            f"{100 * p.fraction:.1f} % at {1e3 * p.g_per_preference:.3g}" for p in self.points
+        )
+        saved = 100 * (1 - self.expected_g / self.mix_g) if self.mix_g > 0 else 0.0
+        return [
+            f"by prompt   {100 * self.share:g} % of those without a mix of their own: {shares}",
+            f"            {1e3 * self.expected_g:.3g} mg per request, {saved:.1f} % less than the "
+            f"mix's {1e3 * self.mix_g:.3g} mg, at {100 * self.expected_preference:.1f} % of L0's "
+            f"preference as the predictor's sample was judged ({100 * self.least:.1f} % predicted)",
+            f"            prices: {points} mg per unit of preference; {self.basis}",
+        ]
+
+
+@dataclass(frozen=True)
 class Plan:
     shares: tuple[float, ...]  # (levels,), of the requests under the policy
     profile: tuple[LevelProfile, ...]
@@ -116,6 +158,9 @@ class Plan:
     groups: tuple[GroupPlan, ...] = ()
     # The same as decided, applied or not: what the step limit counts from.
     decided: tuple[GroupPlan, ...] = ()
+    prompts: Prompts | None = None  # as in Inputs
+    prompt: PromptPlan | None = None  # None: every level is drawn
+    no_prompt: str = ""  # why, where a predictor is configured
 
     @property
     def apart(self) -> float:
@@ -167,6 +212,10 @@ class Plan:
         if self.groups:
             rest = max(0.0, 1 - math.fsum(group.traffic for group in self.groups))
             out.append(f"the others  {100 * rest:.1f} % of requests, under the mix above")
+        if self.prompt is not None:
+            out.extend(self.prompt.lines([p.level for p in self.profile]))
+        elif self.no_prompt:
+            out.append(f"by prompt   none: {self.no_prompt}")
         if self.would_be:
             out.append(f"not applied {self._mix(self.would_be)} ({self.active_constraint})")
         if self.block:

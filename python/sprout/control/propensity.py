@@ -19,7 +19,8 @@ class Served:
 
     The control group is drawn first, then the canary, then the level, so L0 is also what those get
     who are in neither. The draw does not look at the prompt: one row holds for all requests that
-    have a mix in common.
+    have a mix in common. Those without a mix of their own may be drawn to have their level chosen
+    by what they ask, which no chance decides: their row adds up to less than 1.
     """
 
     default: Shares
@@ -44,13 +45,14 @@ def served(message: bytes) -> Served | None:
         l0 = (1.0, *(0.0 for _ in policy.shares[1:]))
         return Served(l0, opted_out=opted_out(policy))
     drawn = (1 - policy.control_share) * policy.canary_share
+    by_mix = 1 - policy.prompt.share  # 0 where it is unset
 
-    def over_arms(mix: Sequence[pb.LevelShare]) -> Shares:
-        shares = [drawn * share.share for share in mix]
+    def over_arms(mix: Sequence[pb.LevelShare], part: float = 1.0) -> Shares:
+        shares = [drawn * part * share.share for share in mix]
         return (shares[0] + 1 - drawn, *shares[1:])
 
     return Served(
-        over_arms(policy.shares),
+        over_arms(policy.shares, by_mix),
         {m.tenant: over_arms(m.shares) for m in policy.mixes if m.tenant and m.shares},
         {m.task: over_arms(m.shares) for m in policy.mixes if not m.tenant and m.task and m.shares},
         opted_out(policy),

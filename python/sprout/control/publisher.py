@@ -123,6 +123,7 @@ class Publisher:
             embodied_g_per_s=self._config.energy.embodied_g_per_s,
             explanation=messages.explanation(plan, trigger, pause_reason or ""),
             mixes=[messages.mix(group, self._pack.levels) for group in plan.groups],
+            prompt=None if plan.prompt is None else messages.prompt(plan.prompt),
         )
         if pin is not None:
             policy.explanation.pin.CopyFrom(messages.pin(pin, self._pack.levels))
@@ -132,13 +133,14 @@ class Publisher:
         self._published_at = self._uptime()
         self.renew()
         LOG.info(
-            "policy %d.%d (%s): %s, limited by %s, %d mixes beside it",
+            "policy %d.%d (%s): %s, limited by %s, %d mixes beside it%s",
             policy.epoch,
             policy.counter,
             trigger,
             " ".join(f"{s.level} {s.share:.3f}" for s in policy.shares),
             plan.active_constraint,
             len(plan.groups),
+            "" if plan.prompt is None else f", {plan.prompt.share:g} of the others by prompt",
         )
         return policy
 

@@ -18,7 +18,7 @@ from sprout.carbon.intensity import Series
 from sprout.control import guard as live
 from sprout.control.archive import Archive, Slice, Span, Sums
 from sprout.control.grid import Grid, grams_as, intensity, series_of, title
-from sprout.control.inbox import OURS
+from sprout.control.inbox import OURS, PROMPT
 from sprout.control.node_energy import Experiment, Sci, Watch
 from sprout.control.notes import Note
 from sprout.proof.attributed import Effect, Group, Moments, compare, moments
@@ -117,6 +117,9 @@ class Report:
     attributed: dict[str, Effect | Absent]
     attributed_estimated: bool
     compared: int  # requests in the attributed comparison
+    # By quantity: levels that prompts chose ("policy") against levels drawn from the mix
+    # ("control"), of requests without a mix of their own; {}: none were chosen.
+    prompts: dict[str, Effect | Absent]
     system: System | Absent
     system_estimated: bool
     blocks: int  # stored of the switchback in the span
@@ -153,6 +156,7 @@ def make(archive: Archive, span: Span) -> Report:
         attributed=_attributed(sums, known) if drawn else dict.fromkeys(ATTRIBUTED, NO_DRAW),
         attributed_estimated=any(s.estimated for s in drawn),
         compared=sum(s.requests for s in drawn),
+        prompts=_by_prompt(sums, known),
         system=_system(measured, in_span, blocks_run=bool(blocks)),
         system_estimated=watched is not None and watched.estimated,
         blocks=len(blocks),
@@ -179,7 +183,10 @@ def _freed(arms: tuple[Moments, Moments], nodes: int) -> Freed | Absent:
 
 
 def drawn_as(row: Sums, known: dict[int, Note]) -> str | None:
-    """ "policy" or "control" where a fair draw between the two put these requests; else None."""
+    """ "policy" or "control" where a fair draw between the two put these requests; else None.
+
+    Under the policy are those too whose prompt chose the level: chance put them there.
+    """
     made = known.get(row.policy_version)
     if made is None or made.standing != "policy":
         return None
@@ -187,7 +194,7 @@ def drawn_as(row: Sums, known: dict[int, Note]) -> str | None:
         return None
     if row.arm == CONTROL:
         return CONTROL
-    return "policy" if row.arm == f"L{row.level}" else None
+    return "policy" if row.arm in (f"L{row.level}", PROMPT) else None
 
 
 def _attributed(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effect | Absent]:
@@ -205,6 +212,48 @@ def _attributed(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effec
         for series, _ in served.most_common():
             key = name if len(served) == 1 else f"{name}, {title(series)}"
             found[key] = compare(*compared(sums, known, name, series))
+    return found
+
+
+def chosen_by(row: Sums, known: dict[int, Note]) -> tuple[bool, float] | None:
+    """(whether the prompt chose the level, or the mix did; how likely that was) where a fair draw
+    between the two said which; else None. Who has a mix of their own is never chosen for."""
+    made = known.get(row.policy_version)
+    if made is None or made.standing != "policy" or not 0 < made.prompt_share < 1:
+        return None
+    if row.tenant in made.tenants or row.task in made.tasks:
+        return None
+    if row.arm == PROMPT:
+        return True, made.policy_probability * made.prompt_share
+    if row.arm == f"L{row.level}":
+        return False, made.policy_probability * (1 - made.prompt_share)
+    return None
+
+
+def _by_prompt(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effect | Absent]:
+    """By quantity; grams where all are of one series."""
+    rows = [(s, chosen_by(s, known)) for s in sums]
+    drawn = [(s, *chosen) for s, chosen in rows if chosen is not None]
+    if not any(by_prompt for _, by_prompt, _ in drawn):
+        return {}
+    lit = {series_of(known[s.policy_version]) for s, _, _ in drawn}
+    found: dict[str, Effect | Absent] = {}
+    for name in ATTRIBUTED:
+        if name == "grams" and (
+            len(lit) > 1 or any(s.with_grams < s.requests for s, _, _ in drawn)
+        ):
+            found[name] = Absent("their intensities are of several series, or not known")
+            continue
+        chosen, mixed = (
+            moments(
+                Group(chance, s.requests, *QUANTITIES[name](s))
+                for s, by_prompt, chance in drawn
+                if by_prompt == wanted
+            )
+            for wanted in (True, False)
+        )
+        names = ("whose prompt chose the level", "drawn from the mix")
+        found[name] = compare(chosen, mixed, names=names)
     return found
 
 

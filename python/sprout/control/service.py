@@ -51,6 +51,15 @@ class Service(PromptCalls):
             await refuse(context, grpc.StatusCode.FAILED_PRECONDITION, "no policy yet")
         return policy
 
+    async def GetWeights(
+        self, request: pb.GetWeightsRequest, context: Any
+    ) -> pb.GetWeightsResponse:
+        found = self._loop.weights.get(request.sha256)
+        if found is None:
+            text = "no policy of late names these weights"
+            await refuse(context, grpc.StatusCode.NOT_FOUND, text)
+        return pb.GetWeightsResponse(weights=found)
+
     async def WatchPolicy(
         self, request: pb.WatchPolicyRequest, context: Any
     ) -> AsyncIterator[pb.Policy]:

@@ -21,7 +21,7 @@ from sprout.control import propensity, retention
 from sprout.control import tables as t
 from sprout.control.database import LOOKUP, of_policies
 from sprout.control.grid import FORGOTTEN, grams_as
-from sprout.control.inbox import Row
+from sprout.control.inbox import PROMPT, Row
 from sprout.control.notes import note
 from sprout.control.propensity import Served
 from sprout.control.recent import Recent
@@ -64,13 +64,14 @@ SELECT * FROM (
     FROM outcomes ORDER BY id DESC LIMIT ?
 ) WHERE stored_at > ?
 """
-# Of requests whose level chance decided, or would have while the policy is held back.
+# Of requests under the policy, or that would have been while it is held back.
 _TRAFFIC = """
 SELECT tenant, task, count(*) FROM (
     SELECT tenant, task, arm, pack_hash FROM outcomes ORDER BY id DESC LIMIT ?
-) WHERE pack_hash = ? AND (arm LIKE 'L%' OR arm IN ('control', 'held_back', 'paused'))
+) WHERE pack_hash = ? AND (arm LIKE 'L%' OR arm IN ('prompt', 'control', 'held_back', 'paused'))
 GROUP BY tenant, task
 """
+_UNDER_POLICY = sa.or_(t.OUTCOMES.c.arm.like("L%"), t.OUTCOMES.c.arm == PROMPT)
 _ADD_ENDINGS = """
 INSERT INTO endings (arm, ending, outcomes)
 SELECT arm, ending, count(*) FROM outcomes WHERE id > ? GROUP BY arm, ending
@@ -238,22 +239,22 @@ class Store(Records):
 
     def served(
         self, after: int, up_to: int, pack_hash: int
-    ) -> list[tuple[int, int, str, str, int]]:
-        """(policy version, level, tenant, task, requests), of a range of ids, drawn under policies
-        of a pack."""
+    ) -> list[tuple[int, str, int, str, str, int]]:
+        """(policy version, arm, level, tenant, task, requests), of a range of ids, whose level was
+        drawn or chosen by the prompt under policies of a pack."""
         o = t.OUTCOMES.c
-        keys = (o.policy_version, o.level, o.tenant, o.task)
+        keys = (o.policy_version, o.arm, o.level, o.tenant, o.task)
         query = (
             sa.select(*keys, sa.func.count())
-            .where(o.id > after, o.id <= up_to, o.pack_hash == pack_hash, o.arm.like("L%"))
+            .where(o.id > after, o.id <= up_to, o.pack_hash == pack_hash, _UNDER_POLICY)
             .group_by(*keys)
         )
         with self._reading() as db:
-            return [(row[0], row[1], row[2], row[3], row[4]) for row in db.execute(query)]
+            return [(row[0], row[1], row[2], row[3], row[4], row[5]) for row in db.execute(query)]
 
     def hourly_requests(self, since_hour: int, until_hour: int) -> dict[int, int]:
         """Requests by the hour since 1970 that they were opened in, since_hour <= h < until_hour;
-        those whose level was drawn, as `served` counts them."""
+        those that `served` counts."""
         o = t.OUTCOMES.c
         hour = sa.cast(o.opened_at / 3600, sa.Integer)
         query = (
@@ -263,7 +264,7 @@ class Store(Records):
                 o.stored_at >= 3600 * (since_hour - 1),
                 o.opened_at >= 3600 * since_hour,
                 o.opened_at < 3600 * until_hour,
-                o.arm.like("L%"),
+                _UNDER_POLICY,
             )
             .group_by(hour)
         )

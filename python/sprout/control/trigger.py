@@ -24,6 +24,7 @@ def trigger(
         "block": old.block != new.block,
         "evaluation": old.evaluation != new.evaluation,
         "mixes": _kinds(old) != _kinds(new),
+        "prompts": old.prompts != new.prompts,
         "degraded": set(old.degraded) != set(new.degraded),
         "intensity": _apart(old.intensity_g_per_kwh, new.intensity_g_per_kwh, reach),
         "range": any(_apart(_known(a), _known(b), reach) for a, b in ends),

@@ -5,7 +5,8 @@ Which outcomes count for e and p: delivered ones whose level was chosen by the p
 control group and the canary's rest included, and those of a paused policy. Pinned ones are left
 out, because whoever pins a level picks the prompts as well; so are `off` ones (the client picks),
 probes and evaluations (Sprout's own prompts) and fallbacks (no policy, hence no pack to say what
-the level meant). Cancelled, failed and lost ones have no whole answer.
+the level meant), and those whose prompt chose the level, which then goes with the prompt.
+Cancelled, failed and lost ones have no whole answer.
 
 A level with fewer than `min_outcomes` of them stays on its declared prior. Priors say how levels
 relate, hardly how large they are, so as soon as some levels are measured the other priors are

@@ -93,9 +93,16 @@ class Effect:
     saved: Interval  # the same as a fraction of the control's mean
 
 
-def compare(policy: Moments, control: Moments, confidence: float = CONFIDENCE) -> Effect | Absent:
-    """The difference of the two arms' means, or the reason why it can't be told."""
-    for name, arm in (("under the policy", policy), ("in the control group", control)):
+def compare(
+    policy: Moments,
+    control: Moments,
+    confidence: float = CONFIDENCE,
+    *,
+    names: tuple[str, str] = ("under the policy", "in the control group"),
+) -> Effect | Absent:
+    """The difference of the two arms' means, or the reason why it can't be told. names: of any two
+    arms that chance tells apart."""
+    for name, arm in zip(names, (policy, control), strict=True):
         if arm.requests == 0:
             return Absent(f"no request {name}")
         if arm.effective < MIN_REQUESTS:

@@ -128,7 +128,7 @@ class Preprocessor:
         heard = [self._hints(prompt) for prompt in batch]
         results: list[Prepared | SproutError] = []
         prompts: list[list[Piece]] = []
-        drawn = zip(batch, heard, self._choices(first, heard), strict=True)
+        drawn = zip(batch, heard, self._choices(first, batch, heard), strict=True)
         for sequence, (prompt, hinted, choice) in enumerate(drawn, first):
             try:
                 prepared, pieces = self._read(prompt, hinted, choice, sequence, opened_ns)
@@ -196,18 +196,26 @@ class Preprocessor:
             return error
 
     def _choices(
-        self, first: int, heard: Sequence[Hints | RequestError]
+        self, first: int, batch: Sequence[Prompt], heard: Sequence[Hints | RequestError]
     ) -> Sequence[Choice | None]:
-        """Of one snapshot. What the hints say but for names is looked at later, in `_level`."""
-        if self._board is None:
+        """Of one snapshot. What the hints say but for names is looked at later, in `_level`.
+
+        Where prompts choose, it is by the client's own text: neither directive nor template.
+        """
+        board, names = self._board, None
+        if board is None:
             return [None] * len(heard)
-        if heard.count(hints.NONE) == len(heard):  # nearly always
-            return self._board.choose_many(first, len(heard))
-        names = [
-            (hinted.tenant, hinted.task) if isinstance(hinted, Hints) else (b"", b"")
-            for hinted in heard
-        ]
-        return self._board.choose_many(first, len(heard), names)
+        if heard.count(hints.NONE) < len(heard):  # hardly ever
+            names = [
+                (hinted.tenant, hinted.task) if isinstance(hinted, Hints) else (b"", b"")
+                for hinted in heard
+            ]
+        if board.by_prompt():
+            texts = [_text(prompt.tensors) for prompt in batch]
+            return board.choose_many(first, len(heard), names, texts)
+        if names is None:
+            return board.choose_many(first, len(heard))
+        return board.choose_many(first, len(heard), names)
 
     def _read(
         self,
@@ -290,4 +298,13 @@ class Preprocessor:
             return 0, _FALLBACK
         if choice.state and self._segment:
             self._segment.count(_FALLBACKS[choice.state])
+        if choice.unscored and self._segment:
+            self._segment.count(Counter.PROMPT_UNSCORED)
         return choice.level, choice.flags
+
+
+def _text(given: Tensors) -> bytes:
+    """The prompt's bytes. b"" where there is no single one: such a request is refused later."""
+    query = given.get("QUERY")
+    text = query.item() if query is not None and query.size == 1 else None
+    return text if isinstance(text, bytes) else b""

@@ -6,6 +6,7 @@ client's enters it, nor does the level. A refusal is always honoured. What is ke
 shared memory and nowhere else; the agent takes it from there.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Self
 
 from sprout.errors import ConfigError
@@ -75,7 +76,7 @@ class Sampling:
         if not allowed or prepared.tenant in self._refused_tenants:
             self._ring.refused()
             return
-        propensity = self._propensity(prepared)
+        propensity = self._propensity(text, prepared)
         if propensity is None:
             self._ring.unknown()
             return
@@ -95,22 +96,36 @@ class Sampling:
         """Leaves the ring to the agent, which drains it."""
         self._ring.close()
 
-    def _propensity(self, prepared: "Prepared") -> float | None:
-        """How likely the request was to get its level; None: its policy has just been replaced."""
+    def _propensity(self, text: bytes, prepared: "Prepared") -> float | None:
+        """How likely the request was to get its level; None: its policy, or whether there are
+        weights for it, has just changed."""
         if prepared.flags & _CERTAIN or prepared.choice is None:
             return 1.0
+        by_prompt = self._board.shares_by_prompt(text)
         policy = self._board.policy()
         if policy is None or policy.version != prepared.choice.version:
             return None
-        return propensity(policy, prepared.level, prepared.tenant, prepared.task)
+        likely = propensity(policy, prepared.level, prepared.tenant, prepared.task, by_prompt)
+        return likely if likely > 0 else None
 
 
-def propensity(policy: BoardPolicy, level: int, tenant: bytes = b"", task: bytes = b"") -> float:
-    """P(a request of this tenant and task gets this level), over all that chance decides.
+def propensity(
+    policy: BoardPolicy,
+    level: int,
+    tenant: bytes = b"",
+    task: bytes = b"",
+    by_prompt: Sequence[float] | None = None,
+) -> float:
+    """P(a request of this tenant, task and prompt gets this level), over all that chance decides.
 
-    The control group is drawn first, then the canary, then the level: L0 is also what those get who
-    are in neither.
+    The control group is drawn first, then the canary, then whether the prompt chooses, then the
+    level: L0 is also what those get who are in neither of the first two. by_prompt: (levels,) how
+    likely each level is where the prompt chooses; None: it never does.
     """
     drawn = (1 - policy.control_share) * policy.canary_share
-    share = policy.shares_of(tenant, task)[level]
+    own = policy.mix_of(tenant, task)
+    share = (own or policy.shares)[level]
+    if by_prompt is not None and own is None and policy.prompt is not None:
+        chooses = policy.prompt.share
+        share = chooses * by_prompt[level] + (1 - chooses) * share
     return drawn * share + (1 - drawn if level == 0 else 0.0)

@@ -66,6 +66,18 @@ class GetPolicyRequest(_message.Message):
     node: str
     def __init__(self, node: _Optional[str] = ...) -> None: ...
 
+class GetWeightsRequest(_message.Message):
+    __slots__ = ("sha256",)
+    SHA256_FIELD_NUMBER: _ClassVar[int]
+    sha256: str
+    def __init__(self, sha256: _Optional[str] = ...) -> None: ...
+
+class GetWeightsResponse(_message.Message):
+    __slots__ = ("weights",)
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    weights: bytes
+    def __init__(self, weights: _Optional[bytes] = ...) -> None: ...
+
 class WatchPolicyRequest(_message.Message):
     __slots__ = ("node",)
     NODE_FIELD_NUMBER: _ClassVar[int]
@@ -73,7 +85,7 @@ class WatchPolicyRequest(_message.Message):
     def __init__(self, node: _Optional[str] = ...) -> None: ...
 
 class Policy(_message.Message):
-    __slots__ = ("epoch", "counter", "seed", "issued_at", "ttl", "pack", "pack_hash", "shares", "control_share", "canary_share", "paused", "intensity", "pue", "embodied_g_per_s", "explanation", "mixes")
+    __slots__ = ("epoch", "counter", "seed", "issued_at", "ttl", "pack", "pack_hash", "shares", "control_share", "canary_share", "paused", "intensity", "pue", "embodied_g_per_s", "explanation", "mixes", "prompt")
     EPOCH_FIELD_NUMBER: _ClassVar[int]
     COUNTER_FIELD_NUMBER: _ClassVar[int]
     SEED_FIELD_NUMBER: _ClassVar[int]
@@ -90,6 +102,7 @@ class Policy(_message.Message):
     EMBODIED_G_PER_S_FIELD_NUMBER: _ClassVar[int]
     EXPLANATION_FIELD_NUMBER: _ClassVar[int]
     MIXES_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
     epoch: int
     counter: int
     seed: int
@@ -106,7 +119,40 @@ class Policy(_message.Message):
     embodied_g_per_s: float
     explanation: Explanation
     mixes: _containers.RepeatedCompositeFieldContainer[Mix]
-    def __init__(self, epoch: _Optional[int] = ..., counter: _Optional[int] = ..., seed: _Optional[int] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., control_share: _Optional[float] = ..., canary_share: _Optional[float] = ..., paused: _Optional[bool] = ..., intensity: _Optional[_Union[Intensity, _Mapping]] = ..., pue: _Optional[float] = ..., embodied_g_per_s: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., mixes: _Optional[_Iterable[_Union[Mix, _Mapping]]] = ...) -> None: ...
+    prompt: PromptPolicy
+    def __init__(self, epoch: _Optional[int] = ..., counter: _Optional[int] = ..., seed: _Optional[int] = ..., issued_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ttl: _Optional[_Union[datetime.timedelta, _duration_pb2.Duration, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., control_share: _Optional[float] = ..., canary_share: _Optional[float] = ..., paused: _Optional[bool] = ..., intensity: _Optional[_Union[Intensity, _Mapping]] = ..., pue: _Optional[float] = ..., embodied_g_per_s: _Optional[float] = ..., explanation: _Optional[_Union[Explanation, _Mapping]] = ..., mixes: _Optional[_Iterable[_Union[Mix, _Mapping]]] = ..., prompt: _Optional[_Union[PromptPolicy, _Mapping]] = ...) -> None: ...
+
+class PromptPolicy(_message.Message):
+    __slots__ = ("weights", "share", "g_per_joule", "points", "expected_preference", "expected_g_per_request", "expected_shares", "basis", "least")
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    G_PER_JOULE_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_G_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_SHARES_FIELD_NUMBER: _ClassVar[int]
+    BASIS_FIELD_NUMBER: _ClassVar[int]
+    LEAST_FIELD_NUMBER: _ClassVar[int]
+    weights: str
+    share: float
+    g_per_joule: _containers.RepeatedScalarFieldContainer[float]
+    points: _containers.RepeatedCompositeFieldContainer[PricePoint]
+    expected_preference: float
+    expected_g_per_request: float
+    expected_shares: _containers.RepeatedScalarFieldContainer[float]
+    basis: str
+    least: float
+    def __init__(self, weights: _Optional[str] = ..., share: _Optional[float] = ..., g_per_joule: _Optional[_Iterable[float]] = ..., points: _Optional[_Iterable[_Union[PricePoint, _Mapping]]] = ..., expected_preference: _Optional[float] = ..., expected_g_per_request: _Optional[float] = ..., expected_shares: _Optional[_Iterable[float]] = ..., basis: _Optional[str] = ..., least: _Optional[float] = ...) -> None: ...
+
+class PricePoint(_message.Message):
+    __slots__ = ("fraction", "g_per_preference", "g")
+    FRACTION_FIELD_NUMBER: _ClassVar[int]
+    G_PER_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    G_FIELD_NUMBER: _ClassVar[int]
+    fraction: float
+    g_per_preference: float
+    g: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, fraction: _Optional[float] = ..., g_per_preference: _Optional[float] = ..., g: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Mix(_message.Message):
     __slots__ = ("tenant", "task", "shares", "minimum", "expected_preference", "expected_g_per_request", "expected_l0_g_per_request", "traffic_share", "basis", "profile")
@@ -161,7 +207,7 @@ class Intensity(_message.Message):
     def __init__(self, g_per_kwh: _Optional[float] = ..., zone: _Optional[str] = ..., source: _Optional[str] = ..., factor_type: _Optional[_Union[FactorType, str]] = ..., signal: _Optional[_Union[Signal, str]] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., estimated: _Optional[bool] = ..., override: _Optional[bool] = ...) -> None: ...
 
 class Explanation(_message.Message):
-    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason", "preference_basis", "pin", "quality_price_g_per_point", "budget", "confidence", "evaluation", "block", "would_be")
+    __slots__ = ("k0_min_g_per_kwh", "k0_max_g_per_kwh", "range_basis", "xi", "fraction", "floor", "active_constraint", "expected_g_per_request", "expected_l0_g_per_request", "expected_preference", "profile", "degraded", "trigger", "pause_reason", "preference_basis", "pin", "quality_price_g_per_point", "budget", "confidence", "evaluation", "block", "would_be", "no_prompt")
     K0_MIN_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     K0_MAX_G_PER_KWH_FIELD_NUMBER: _ClassVar[int]
     RANGE_BASIS_FIELD_NUMBER: _ClassVar[int]
@@ -184,6 +230,7 @@ class Explanation(_message.Message):
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     BLOCK_FIELD_NUMBER: _ClassVar[int]
     WOULD_BE_FIELD_NUMBER: _ClassVar[int]
+    NO_PROMPT_FIELD_NUMBER: _ClassVar[int]
     k0_min_g_per_kwh: float
     k0_max_g_per_kwh: float
     range_basis: str
@@ -206,7 +253,8 @@ class Explanation(_message.Message):
     evaluation: str
     block: str
     would_be: _containers.RepeatedCompositeFieldContainer[LevelShare]
-    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ..., preference_basis: _Optional[str] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., quality_price_g_per_point: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., confidence: _Optional[_Union[Confidence, _Mapping]] = ..., evaluation: _Optional[str] = ..., block: _Optional[str] = ..., would_be: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ...) -> None: ...
+    no_prompt: str
+    def __init__(self, k0_min_g_per_kwh: _Optional[float] = ..., k0_max_g_per_kwh: _Optional[float] = ..., range_basis: _Optional[str] = ..., xi: _Optional[float] = ..., fraction: _Optional[float] = ..., floor: _Optional[float] = ..., active_constraint: _Optional[str] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., expected_preference: _Optional[float] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., degraded: _Optional[_Iterable[str]] = ..., trigger: _Optional[str] = ..., pause_reason: _Optional[str] = ..., preference_basis: _Optional[str] = ..., pin: _Optional[_Union[Pin, _Mapping]] = ..., quality_price_g_per_point: _Optional[float] = ..., budget: _Optional[_Union[Budget, _Mapping]] = ..., confidence: _Optional[_Union[Confidence, _Mapping]] = ..., evaluation: _Optional[str] = ..., block: _Optional[str] = ..., would_be: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., no_prompt: _Optional[str] = ...) -> None: ...
 
 class Confidence(_message.Message):
     __slots__ = ("wanted", "z", "z_wanted")
@@ -267,7 +315,7 @@ class LevelProfile(_message.Message):
     def __init__(self, level: _Optional[str] = ..., energy_joules: _Optional[float] = ..., device_seconds: _Optional[float] = ..., preference: _Optional[float] = ..., energy_basis: _Optional[str] = ..., preference_basis: _Optional[str] = ..., outcomes: _Optional[int] = ..., mean_output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., mean_input_tokens: _Optional[float] = ..., effective_outcomes: _Optional[float] = ..., energy_se_joules: _Optional[float] = ..., age_s: _Optional[float] = ..., preference_se: _Optional[float] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens", "tenant", "evaluation")
+    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens", "tenant", "evaluation", "prompt")
     SEGMENT_UID_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -300,6 +348,7 @@ class Outcome(_message.Message):
     MAX_TOKENS_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
     segment_uid: int
     ticket: int
     level: int
@@ -332,7 +381,8 @@ class Outcome(_message.Message):
     max_tokens: int
     tenant: str
     evaluation: bool
-    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ..., tenant: _Optional[str] = ..., evaluation: _Optional[bool] = ...) -> None: ...
+    prompt: bool
+    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ..., tenant: _Optional[str] = ..., evaluation: _Optional[bool] = ..., prompt: _Optional[bool] = ...) -> None: ...
 
 class ReportOutcomesRequest(_message.Message):
     __slots__ = ("node", "batch", "outcomes", "node_status")

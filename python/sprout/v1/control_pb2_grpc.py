@@ -55,6 +55,11 @@ class ControlStub:
                 request_serializer=sprout_dot_v1_dot_control__pb2.GetStatusRequest.SerializeToString,
                 response_deserializer=sprout_dot_v1_dot_control__pb2.Status.FromString,
                 _registered_method=True)
+        self.GetWeights = channel.unary_unary(
+                '/sprout.v1.Control/GetWeights',
+                request_serializer=sprout_dot_v1_dot_control__pb2.GetWeightsRequest.SerializeToString,
+                response_deserializer=sprout_dot_v1_dot_control__pb2.GetWeightsResponse.FromString,
+                _registered_method=True)
         self.Pause = channel.unary_unary(
                 '/sprout.v1.Control/Pause',
                 request_serializer=sprout_dot_v1_dot_control__pb2.PauseRequest.SerializeToString,
@@ -160,6 +165,13 @@ class ControlServicer:
 
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetWeights(self, request, context):
+        """Weights that a policy in force or a recent one names. NOT_FOUND for others.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -296,6 +308,11 @@ def add_ControlServicer_to_server(servicer, server):
                     servicer.GetStatus,
                     request_deserializer=sprout_dot_v1_dot_control__pb2.GetStatusRequest.FromString,
                     response_serializer=sprout_dot_v1_dot_control__pb2.Status.SerializeToString,
+            ),
+            'GetWeights': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWeights,
+                    request_deserializer=sprout_dot_v1_dot_control__pb2.GetWeightsRequest.FromString,
+                    response_serializer=sprout_dot_v1_dot_control__pb2.GetWeightsResponse.SerializeToString,
             ),
             'Pause': grpc.unary_unary_rpc_method_handler(
                     servicer.Pause,
@@ -481,6 +498,33 @@ class Control:
             '/sprout.v1.Control/GetStatus',
             sprout_dot_v1_dot_control__pb2.GetStatusRequest.SerializeToString,
             sprout_dot_v1_dot_control__pb2.Status.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWeights(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/sprout.v1.Control/GetWeights',
+            sprout_dot_v1_dot_control__pb2.GetWeightsRequest.SerializeToString,
+            sprout_dot_v1_dot_control__pb2.GetWeightsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The predictor that levels are chosen by: looked for at each look, taken where it fits the pack.
+
+A file that can't be used is a stated reason, and nobody's level is chosen by a prompt then.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sprout.config import ControlConfig
+from sprout.control.classes import TRAFFIC_OUTCOMES
+from sprout.control.inputs import Group, Prompts
+from sprout.control.store import Store
+from sprout.directives import Pack
+from sprout.errors import PredictorError
+from sprout.predict.document import Predictor, load
+from sprout_ext import weights
+
+Array = NDArray[np.float64]
+
+LOG = logging.getLogger(__name__)
+
+SAME_TRAFFIC = 0.05  # of the requests: classes move by less all the time
+DIGITS = 2  # of a share of the traffic
+
+
+@dataclass(frozen=True, eq=False)
+class Predicted:
+    """A predictor that fits the pack. m judged prompts, L levels."""
+
+    sha256: str  # of its file
+    basis: str  # for people
+    weights: bytes  # that scorers compute with
+    weights_sha256: str
+    classes: tuple[str, ...]
+    label: NDArray[np.int64]  # (m,) of the class
+    preferred: NDArray[np.int64]  # (m,) the level whose answer was judged to be the best
+    preferences: Array  # (m, L) by models that have not seen the prompt, as the next
+    joules: Array  # (m, L)
+
+
+def fitting(found: Predictor, pack: Pack) -> Predicted:
+    """PredictorError: it is of other levels or directives, refused, or too large."""
+    meta = found.meta
+    if meta.levels != pack.levels:
+        raise PredictorError(
+            f"of levels {', '.join(meta.levels)}; the pack {pack.name!r} has "
+            f"{', '.join(pack.levels)}"
+        )
+    for level, theirs, ours in zip(meta.levels, meta.directives, pack.directives, strict=True):
+        if theirs != ours:
+            raise PredictorError(
+                f"fitted on another directive of {level}: {theirs[:80]!r}; the pack {pack.name!r} "
+                f"has {ours[:80]!r}"
+            )
+    if (why := meta.report.refusal()) is not None:
+        raise PredictorError(why)
+    judged = found.judged
+    if not (judged.predicted_preference[:, 0].any() and judged.predicted_joules.any(0).all()):
+        raise PredictorError("it expects nothing of a level: no preference of L0, or no energy")
+    try:
+        packed = weights.pack(
+            found.orders,
+            found.bits,
+            found.table,
+            found.scales,
+            found.biases,
+            found.second,
+            len(meta.levels),
+            len(meta.classes),
+        )
+    except ValueError as error:
+        raise PredictorError(f"its weights can't be sent to nodes: {error}") from None
+    return Predicted(
+        sha256=found.sha256,
+        basis=f"predictor {found.sha256[:12]} on {len(judged.label)} judged prompts of "
+        f"{meta.source[:80]}, {meta.made[:10]}",
+        weights=packed,
+        weights_sha256=weights.name(packed),
+        classes=meta.classes,
+        label=judged.label,
+        preferred=judged.preferred,
+        preferences=judged.predicted_preference,
+        joules=judged.predicted_joules,
+    )
+
+
+class PredictorFile:
+    """`control.prompt.predictor` as it is now. One thread at a time."""
+
+    def __init__(self, config: ControlConfig, pack: Pack) -> None:
+        self._path, self._share, self._pack = config.prompt.predictor, config.prompt.share, pack
+        self._tenants = frozenset(config.tenants)
+        self._seen: tuple[int, ...] | None = None  # of the file that `_found` was read from
+        self._found: Predicted | None = None
+        self._problem = ""
+        self._revision = -1  # of the store, that `_counted` was read from
+        self._counted: tuple[tuple[str, str, int], ...] = ()
+        self._traffic: dict[str, float] = {}
+
+    def look(
+        self, store: Store, groups: Sequence[Group]
+    ) -> tuple[Predicted | None, Prompts | None, str]:
+        """(the predictor, what is decided on with it, "") or (None, None, what is wrong: "" where
+        none is configured). ControlError where the store fails."""
+        if self._path is None:
+            return None, None, ""
+        self._read(self._path)
+        if self._found is None:
+            return None, None, self._problem
+        return self._found, self._prompts(self._found, store, groups), ""
+
+    def _read(self, path: Path) -> None:
+        """Again if it is another file than at the last look."""
+        try:
+            stat = path.stat()
+        except OSError as error:
+            self._seen, self._found = None, None
+            self._problem = f"can't read {path}: {error.strerror}"
+            return
+        seen = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+        if seen == self._seen:
+            return
+        before, self._seen, self._found = self._found, seen, None
+        self._problem = f"{path} can't be taken up"  # whatever ends this
+        try:
+            found = load(path)
+        except PredictorError as error:
+            self._problem = str(error)
+            LOG.error("no level is chosen by its prompt: %s", error)
+            return
+        if before is not None and before.sha256 == found.sha256:  # touched, or copied over itself
+            self._found = before
+            return
+        try:
+            self._found = fitting(found, self._pack)
+        except PredictorError as error:
+            self._problem = f"{path}: {error}"
+            LOG.error("no level is chosen by its prompt: %s", self._problem)
+        else:
+            LOG.info("levels by prompt: %s", self._found.basis)
+
+    def _prompts(self, found: Predicted, store: Store, groups: Sequence[Group]) -> Prompts:
+        if store.revision != self._revision:
+            self._revision = store.revision
+            self._counted = tuple(store.traffic(self._pack.hash, TRAFFIC_OUTCOMES))
+        apart = {group.task for group in groups if group.task}
+        counted: dict[str, int] = {}
+        for tenant, task, requests in self._counted:
+            if tenant not in self._tenants and task not in apart:
+                known = task if task in found.classes else ""
+                counted[known] = counted.get(known, 0) + requests
+        total, classes = sum(counted.values()), any(counted)  # of none: as if nothing were known
+        fresh = {task: round(n / total, DIGITS) for task, n in counted.items() if classes}
+        keys = fresh.keys() | self._traffic.keys()
+        moved = any(abs(fresh.get(k, 0.0) - self._traffic.get(k, 0.0)) > SAME_TRAFFIC for k in keys)
+        if moved:
+            self._traffic = fresh
+        traffic = tuple(sorted((task, share) for task, share in self._traffic.items() if share > 0))
+        return Prompts(found.sha256, self._share, traffic)
