@@ -138,7 +138,7 @@ def open_loop(found: Found) -> str:
             )
         rows.append((f"{part:.0%}", *row[:3], node, above, *row[3:]))
     columns = ["of L0's most", "requests/s", "level", "W"]
-    columns += ["node energy saved", "above idle saved", "in flight", "busy", "p50 s", "p99 s"]
+    columns += ["GPU energy saved", "above idle saved", "in flight", "busy", "p50 s", "p99 s"]
     carried = ", ".join(f"L{i} {x:.1f}" for i, x in enumerate(found["carried_per_s"]))
     text = (
         f"### Open loop\n\n{head(found)} Carried with {found['requests_at_once']} in flight, "
