@@ -137,6 +137,12 @@ def test_sampled_prompts_are_judged_when_it_is_due_and_never_touch_a_disk(
                 150,
                 "an evaluation that is due",
             )
+            wait_for(
+                lambda: (
+                    (now := status(stack)).policy.explanation.evaluation == now.evaluation.latest.id
+                ),
+                what="a policy that rests on it",
+            )
             found = status(stack)
             latest = found.evaluation.latest
             assert latest.prompts == "sampled"
@@ -144,7 +150,6 @@ def test_sampled_prompts_are_judged_when_it_is_due_and_never_touch_a_disk(
             assert {c.task for c in latest.classes} == {"", "chat"}
             assert latest.cost.judge_calls > 0
             assert not found.evaluation.due
-            assert found.policy.explanation.evaluation == latest.id
             assert all("not this one" not in asked.user for asked in api.asked)
             settled(stack)
             arms = {arm.arm: arm.outcomes for arm in status(stack).arms}
