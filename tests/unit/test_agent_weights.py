@@ -151,6 +151,20 @@ def test_no_policy_waits_for_weights_least_of_all_a_pause(rig: Rig) -> None:
     assert rig.named() == digest
 
 
+def test_a_pause_comes_through_where_the_folder_can_not_be_read(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig.watcher.apply(policy(1, offer(rig.control, packed())))
+
+    def exhausted(*_: object) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(agent_weights.Path, "glob", exhausted)
+    rig.watcher.apply(policy(2, None, paused=True))
+    monkeypatch.undo()
+    assert rig.reader.choose(1).flags == Flag.PAUSED
+
+
 def test_a_pause_that_overtakes_the_fetch_stays(rig: Rig) -> None:
     digest = offer(rig.control, packed())
     rig.control.weights_held.clear()

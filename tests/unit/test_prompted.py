@@ -2,6 +2,7 @@
 """Levels by prompt as the control loop publishes and withdraws them."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -304,14 +305,14 @@ def test_prices_follow_what_is_asked(grid: Grid, store: Store, file: Path) -> No
                 for i in range(count)
             ]
 
-        store.add_outcomes(asked(1, 40, "sums"))
+        store.add_outcomes(asked(1, 400, "sums"))
         await loop.step()
         assert current(loop).explanation.trigger == "prompts"
         first_prices = by_prompt(loop).points
-        store.add_outcomes(asked(100, 1, "trivia"))  # under a twentieth
+        store.add_outcomes(asked(1000, 1, "trivia"))  # under a twentieth
         await loop.step()
         assert current(loop).counter == 2
-        store.add_outcomes(asked(200, 100, "trivia"))
+        store.add_outcomes(asked(2000, 1000, "trivia"))
         await loop.step()
         assert (current(loop).counter, current(loop).explanation.trigger) == (3, "prompts")
         assert list(by_prompt(loop).points) != list(first_prices)
@@ -450,7 +451,7 @@ def test_traffic_is_of_those_without_a_mix_of_their_own(store: Store, file: Path
     )
     looked = PredictorFile(control, PACK)
     store.add_policy(0, 7, PACK.hash, 0.0, b"")
-    number = iter(range(1, 1000))
+    number = itertools.count(1)
 
     def add(count: int, task: str, tenant: str = "", **arm: bool) -> None:
         store.add_outcomes(
@@ -477,19 +478,21 @@ def test_traffic_is_of_those_without_a_mix_of_their_own(store: Store, file: Path
         return dict(found.traffic)
 
     assert traffic() == {}
-    add(10, "poems")  # the predictor knows none of it
+    add(100, "poems")  # the predictor knows none of it
     assert traffic() == {}
-    add(20, "sums", prompt=True)
-    add(5, "sums", control=True)
-    add(15, "trivia")
-    add(30, "trivia", pinned=True)
+    add(50, "sums", prompt=True)
+    assert traffic() == {}  # too few to weigh by
+    add(150, "sums", prompt=True)
+    add(50, "sums", control=True)
+    add(150, "trivia")
+    add(300, "trivia", pinned=True)
     add(400, "trivia", tenant="acme")
     assert traffic() == {"sums": 0.5, "trivia": 0.3, "": 0.2}
     assert traffic("trivia") == {"sums": 0.71, "": 0.29}  # it has a mix of its own
     assert traffic("trivia", "sums") == {}
 
 
-def test_whatever_ends_the_reading_of_a_file_it_is_none(
+def test_whatever_ends_the_reading_of_a_file_it_is_said_and_tried_again(
     grid: Grid, store: Store, file: Path, bundle: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def scenario() -> None:
@@ -499,12 +502,25 @@ def test_whatever_ends_the_reading_of_a_file_it_is_none(
         def fails(*_: Any) -> Any:
             raise MemoryError
 
-        monkeypatch.setattr(predicted, "load", fails)
+        before = current(loop).prompt.weights
+        monkeypatch.setattr(predicted, "parse", fails)
         write(bundle, file, turn=0.8)
         await loop.step()
         assert "MemoryError" in loop.reasons()["prompt"]
-        assert not current(loop).HasField("prompt")
+        assert current(loop).prompt.weights == before  # as it was last
+        monkeypatch.undo()
         await loop.step()
-        assert "can't be taken up" in loop.reasons()["prompt"]
+        assert "prompt" not in loop.reasons()
+        assert current(loop).prompt.weights != before
 
     asyncio.run(scenario())
+
+
+def test_a_pipe_in_the_place_of_a_predictor_does_not_hold_the_loop_up(
+    store: Store, tmp_path: Path
+) -> None:
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    control = ControlConfig(prompt=PromptConfig(predictor=path))
+    found = PredictorFile(control, PACK).look(store, [])
+    assert found == (None, None, f"{path}: no plain file")

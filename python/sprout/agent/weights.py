@@ -132,7 +132,8 @@ class Weights:
                 file.write(data)
             beside.replace(path)
         except OSError as error:
-            beside.unlink(missing_ok=True)
+            with suppress(OSError):
+                beside.unlink(missing_ok=True)
             raise PolicyError(f"can't write {path}: {error.strerror}") from None
 
     def _name(self, version: int, digest: str) -> None:
@@ -148,9 +149,9 @@ class Weights:
             return
         self._known = {known: self._known[known] for known in named & self._known.keys()}
         keep = {weights_name(one) + end for one in named for end in ("", NEW)}
-        for path in self._directory.glob(weights_name("*")):
-            if path.name not in keep:
-                with suppress(OSError):  # it is in nobody's way
+        with suppress(OSError):  # no policy, and no pause above all, waits for tidiness
+            for path in self._directory.glob(weights_name("*")):
+                if path.name not in keep:
                     path.unlink()
 
     def _verified(self, digest: str) -> int | None:

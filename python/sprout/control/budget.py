@@ -185,7 +185,8 @@ class Budget:
         for version, arm, level, tenant, task, requests in served:
             note, preference = applied.get(version), worth.of(tenant, task, level)
             if note is not None and arm == PROMPT:
-                preference = note.prompt_preference
+                # Relative to the L0 of its own; the others may be to that of all classes together.
+                preference = note.prompt_preference * (worth.of("", "", 0) or 1.0)
             if note is not None and tenant not in note.opted_out and preference is not None:
                 carry = carry_on(carry, requests, preference, target, math.inf)
         self._keep(last, min(carry, most))

@@ -82,7 +82,7 @@ class Look:
             worth = Worth(profile, groups, self._config.control.class_against)
             horizon, no_horizon = self._ahead(worth, mode)
         seen = self._feed.last(), self._feed.range()
-        predicted, prompts, no_prompt = self._by_prompt(groups, reasons)
+        predicted, prompts, no_prompt = self._by_prompt(last, groups, reasons)
         return Facts(
             *(*seen, profile, reasons, horizon, no_horizon, found, groups),
             predicted=predicted,
@@ -91,16 +91,15 @@ class Look:
         )
 
     def _by_prompt(
-        self, groups: tuple[Group, ...], reasons: dict[str, str]
+        self, last: Facts, groups: tuple[Group, ...], reasons: dict[str, str]
     ) -> tuple[Predicted | None, Prompts | None, str]:
         """(predictor, what a plan has to know of it, what is wrong with the one configured)"""
-        predicted, prompts, problem = None, None, ""
-        wrong: dict[str, str] = {}
-        with _failing(wrong, "prompt", "the traffic can't be read", "it is not kept up"):
+        predicted, prompts, problem = last.predicted, last.prompts, last.no_prompt
+        not_kept = "what prompts choose by is not kept up"
+        with _failing(reasons, "prompt", not_kept, not_kept):
             predicted, prompts, problem = self._predictor.look(self._store, groups)
-        problem = wrong.get("prompt", problem)
-        if problem:
-            reasons["prompt"] = f"no level is chosen by its prompt: {problem}"
+            if problem:
+                reasons["prompt"] = f"no level is chosen by its prompt: {problem}"
         return predicted, prompts, problem
 
     def _ahead(self, worth: Worth, mode: str) -> tuple[Horizon | None, str]:

@@ -18,13 +18,14 @@ from sprout.control.inputs import Group, Prompts
 from sprout.control.store import Store
 from sprout.directives import Pack
 from sprout.errors import PredictorError
-from sprout.predict.document import Predictor, load
+from sprout.predict.document import Predictor, parse, read
 from sprout_ext import weights
 
 Array = NDArray[np.float64]
 
 LOG = logging.getLogger(__name__)
 
+LEAST_TRAFFIC = 200  # requests, before their classes weigh the judged prompts
 SAME_TRAFFIC = 0.05  # of the requests: classes move by less all the time
 DIGITS = 2  # of a share of the traffic
 
@@ -126,14 +127,20 @@ class PredictorFile:
         seen = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
         if seen == self._seen:
             return
-        before, self._seen, self._found = self._found, seen, None
+        before, self._seen, self._found = self._found, None, None
+        try:
+            raw = read(path)
+        except PredictorError as error:  # that may pass: it is read again at the next look
+            self._problem = f"{path}: {error}"
+            return
         self._problem = f"{path} can't be taken up"  # whatever ends this
         try:
-            found = load(path)
+            found = parse(raw)
         except PredictorError as error:
-            self._problem = str(error)
-            LOG.error("no level is chosen by its prompt: %s", error)
+            self._seen, self._problem = seen, f"{path}: {error}"
+            LOG.error("no level is chosen by its prompt: %s", self._problem)
             return
+        self._seen = seen
         if before is not None and before.sha256 == found.sha256:  # touched, or copied over itself
             self._found = before
             return
@@ -146,17 +153,18 @@ class PredictorFile:
             LOG.info("levels by prompt: %s", self._found.basis)
 
     def _prompts(self, found: Predicted, store: Store, groups: Sequence[Group]) -> Prompts:
-        if store.revision != self._revision:
-            self._revision = store.revision
+        if (revision := store.revision) != self._revision:
             self._counted = tuple(store.traffic(self._pack.hash, TRAFFIC_OUTCOMES))
+            self._revision = revision
         apart = {group.task for group in groups if group.task}
         counted: dict[str, int] = {}
         for tenant, task, requests in self._counted:
             if tenant not in self._tenants and task not in apart:
                 known = task if task in found.classes else ""
                 counted[known] = counted.get(known, 0) + requests
-        total, classes = sum(counted.values()), any(counted)  # of none: as if nothing were known
-        fresh = {task: round(n / total, DIGITS) for task, n in counted.items() if classes}
+        total = sum(counted.values())
+        enough = any(counted) and total >= LEAST_TRAFFIC  # else as if nothing were known
+        fresh = {task: round(n / total, DIGITS) for task, n in counted.items() if enough}
         keys = fresh.keys() | self._traffic.keys()
         moved = any(abs(fresh.get(k, 0.0) - self._traffic.get(k, 0.0)) > SAME_TRAFFIC for k in keys)
         if moved:

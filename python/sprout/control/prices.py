@@ -31,7 +31,7 @@ from sprout.control.predicted import Predicted
 from sprout.errors import InfeasibleError
 from sprout.optimize.contrast import deviation
 from sprout.optimize.program import INFINITY, Program
-from sprout.optimize.prompt import Row, cheapest, solve
+from sprout.optimize.prompt import Row, solve
 from sprout.units import operational_g
 
 Array = NDArray[np.float64]
@@ -319,4 +319,5 @@ class _Program:
 def choose(g_per_joule: Array, point: PromptPoint, joules: Array, preferences: Array) -> Indices:
     """(n,) levels at one point, by the rule of PromptPolicy in control.proto."""
     costs = np.array(point.g) + g_per_joule * joules
-    return cheapest(costs, [preferences], np.array([point.g_per_preference]))
+    found: Indices = np.argmin(costs - point.g_per_preference * preferences, axis=1)
+    return found

@@ -12,6 +12,8 @@ import hashlib
 import io
 import json
 import math
+import os
+import stat
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -158,14 +160,22 @@ def save(predictor: Predictor, path: Path) -> None:
 def load(path: Path) -> Predictor:
     """PredictorError: can't be read, or is malformed, and how."""
     try:
-        with path.open("rb") as file:
-            raw = file.read(MOST_FILE + 1)
-    except OSError as error:
-        raise PredictorError(f"can't read {path}: {error}") from None
-    try:
-        return parse(raw)
+        return parse(read(path))
     except PredictorError as error:
         raise PredictorError(f"{path}: {error}") from None
+
+
+def read(path: Path) -> bytes:
+    """A file's bytes, for `parse`. PredictorError: can't be read, or is no plain file."""
+    try:
+        # A pipe would never end to open.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with open(descriptor, "rb") as file:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise PredictorError("no plain file")
+            return file.read(MOST_FILE + 1)
+    except OSError as error:
+        raise PredictorError(f"can't read it: {error.strerror}") from None
 
 
 def parse(raw: bytes) -> Predictor:

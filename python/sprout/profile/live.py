@@ -34,7 +34,8 @@ from sprout.profile.levels import NOTHING, Measured
 
 Floats = NDArray[np.float64]
 
-LEAST_PROPENSITY = 0.01
+# An explored level's hundredth of the tenth that is drawn where prompts choose is 0.00098.
+LEAST_PROPENSITY = 0.0005
 WINSOR_SIGMAS = 3.0
 LEAST_LIMIT = 10.0  # times the median
 MAD_TO_SIGMA = 1.4826  # of a normal distribution

@@ -128,4 +128,5 @@ def propensity(
     if by_prompt is not None and own is None and policy.prompt is not None:
         chooses = policy.prompt.share
         share = chooses * by_prompt[level] + (1 - chooses) * share
-    return drawn * share + (1 - drawn if level == 0 else 0.0)
+    # Fractions of one may sum to a little more.
+    return min(drawn * share + (1 - drawn if level == 0 else 0.0), 1.0)
