@@ -280,6 +280,27 @@ def test_each_drawn_outcome_counts_once(store: Store) -> None:
     assert carry(again, grid) == pytest.approx(-140)
 
 
+def test_those_that_prompts_chose_are_worth_by_the_same_l0_as_the_others(store: Store) -> None:
+    """A class with a better L0 lifts the pooled one: then 100 % of their own is under it."""
+    made, grid, rows = budget(store), Grid([100.0] * 6), priors(CONFIG, PACK.levels)
+    better = tuple(replace(row, preference=2 * row.preference) for row in rows)
+    worth = Worth(rows, [Group(task="sums", traffic=0.5, profile=better)], "pooled")
+    policy = pb.Policy(counter=9, prompt=pb.PromptPolicy(share=0.9, expected_preference=1.0))
+    store.add_policy(0, 9, PACK.hash, 0.0, policy.SerializeToString())
+
+    def carried() -> float:
+        horizon, why = made.look(grid, worth, NOW.timestamp())  # type: ignore[arg-type]
+        assert horizon is not None, why
+        return horizon.carry_request_points
+
+    carried()
+    store.add_outcomes(outcomes(0, 1, 10, policy_version=9))
+    drawn = carried()
+    assert drawn == pytest.approx(10 * 100 * (1 / 1.5 - TARGET))
+    store.add_outcomes(outcomes(1, 100, 10, policy_version=9, prompt=True))
+    assert carried() == pytest.approx(2 * drawn)
+
+
 def test_those_that_prompts_chose_count_as_their_policy_expects(store: Store) -> None:
     """Whatever level they got: 95 % is the target, 99 % expected of them."""
     made, grid = budget(store), Grid([100.0] * 6)

@@ -204,3 +204,9 @@ def test_propensities_by_prompt_sum_to_one():
     assert own == pytest.approx(1)
     plain = [propensity(entry, level) for level in range(3)]  # weights are not to be had
     assert plain == [propensity(replace(entry, prompt=None), level) for level in range(3)]
+
+
+def test_a_propensity_is_no_more_than_one():
+    """As the control plane has it, which would take none of the others of its report either."""
+    entry = replace(policy((1.0, 0.0, 0.0)), prompt=replace(BY_PROMPT, share=1.0))
+    assert propensity(entry, 2, b"", b"", (0.0, 0.0, 1.0000000000000002)) == 1.0

@@ -11,7 +11,7 @@ from predicted_synthetic import CLASSES, ENERGY, PREFERENCE, SECONDS, inputs, pr
 from sprout.control import prices
 from sprout.control.decide import plan
 from sprout.control.inputs import Group, Horizon, Inputs
-from sprout.control.plan import Plan, PromptPlan
+from sprout.control.plan import Plan, PromptPlan, PromptPoint
 from sprout.control.predicted import Predicted
 from sprout.control.prompted import KEPT, Prompted, Shelf
 from sprout.optimize.caps import Caps
@@ -338,3 +338,10 @@ def test_weights_of_late_policies_are_kept() -> None:
     assert shelf.get(names[0]) == names[0].encode()  # named by the newest policy
     assert shelf.get(names[1]) is None
     assert shelf.get(names[-1]) == names[-1].encode()
+
+
+def test_equal_levels_are_told_apart_as_the_request_path_does() -> None:
+    """The lower one, though the other is the cheaper."""
+    point = PromptPoint(1.0, 4.0, (0.0, 0.0))
+    preferences, joules = np.array([[0.75, 0.25]]), np.array([[3.0, 1.0]])
+    assert prices.choose(np.ones(2), point, joules, preferences).tolist() == [0]

@@ -53,6 +53,13 @@ def test_without_decay_it_is_the_mean() -> None:
     assert (found.energy_estimated, found.age_s, found.input_tokens) == (True, 3.0, 50.0)
 
 
+def test_what_is_explored_where_prompts_choose_weighs_in_full() -> None:
+    """Half of the requests get the level by one in two, half by a hundredth of a drawn tenth."""
+    shares = np.repeat([0.5, 0.001], [5000, 10])  # of 10,000 requests each
+    found = joules(samples(np.repeat([40.0, 100.0], [5000, 10]), shares))
+    assert found == pytest.approx(70)
+
+
 def test_one_outcome_has_no_standard_error() -> None:
     assert estimate(samples(np.array([7.0])), half_life_outcomes=9).energy_se_joules is None
 
