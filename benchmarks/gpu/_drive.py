@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
 from _engine import Engine
@@ -15,9 +15,11 @@ from _work import Floats, Request
 from sprout.profile.power import Window
 from sprout.profile.spans import active_seconds, busy_seconds
 
+R_co = TypeVar("R_co", covariant=True)  # a request: here one of lengths, with a stack one of text
 
-class Feed(Protocol):
-    def due(self, now: float, in_flight: int) -> tuple[float, Request] | None:
+
+class Feed(Protocol[R_co]):
+    def due(self, now: float, in_flight: int) -> tuple[float, R_co] | None:
         """The next request, with when it arrived; None: not yet. now: seconds since the start."""
 
     def wait(self, now: float) -> float:
@@ -25,13 +27,13 @@ class Feed(Protocol):
 
 
 @dataclass
-class Closed:
+class Closed(Generic[R_co]):
     """So many in flight at all times."""
 
     concurrency: int
-    requests: Iterator[Request]
+    requests: Iterator[R_co]
 
-    def due(self, now: float, in_flight: int) -> tuple[float, Request] | None:
+    def due(self, now: float, in_flight: int) -> tuple[float, R_co] | None:
         return (now, next(self.requests)) if in_flight < self.concurrency else None
 
     def wait(self, now: float) -> float:
@@ -39,14 +41,14 @@ class Closed:
 
 
 @dataclass
-class Open:
+class Open(Generic[R_co]):
     """At set times, whatever is in flight."""
 
     times: Floats
-    requests: list[Request]
+    requests: list[R_co]
     _next: int = 0
 
-    def due(self, now: float, in_flight: int) -> tuple[float, Request] | None:
+    def due(self, now: float, in_flight: int) -> tuple[float, R_co] | None:
         i = self._next
         if i >= len(self.times) or self.times[i] > now:
             return None
@@ -135,7 +137,7 @@ _KEYS = count()
 
 def drive(
     engine: Engine,
-    feed: Feed,
+    feed: Feed[Request],
     seconds: float,
     *,
     clock: Callable[[], float] = time.monotonic,

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Joules = Callable[[float, float], float]  # between two moments of time.monotonic
 
 POLL_S = 0.01  # a counter of 100 ms steps is dated this exactly
 

@@ -56,14 +56,23 @@ def read(bundle: Path, longest: int) -> Lengths:
 
     The csv module's alone, not the replay's reader, so that a machine with a GPU needs little.
     """
-    text = gzip.decompress((bundle / "requests.csv.gz").read_bytes()).decode()
-    rows = list(csv.DictReader(io.StringIO(text, newline="")))
+    rows = _rows(bundle)
     levels = range(len(DIRECTIVE_TOKENS))
     return lengths(
         np.array([len(row["prompt"]) for row in rows]),
         np.array([[float(row[f"wh_l{i}"]) * 3600 for i in levels] for row in rows]),
         longest=longest,
     )
+
+
+def texts(bundle: Path) -> list[str]:
+    """The prompts, in the order of `read`."""
+    return [row["prompt"] for row in _rows(bundle)]
+
+
+def _rows(bundle: Path) -> list[dict[str, str]]:
+    text = gzip.decompress((bundle / "requests.csv.gz").read_bytes()).decode()
+    return list(csv.DictReader(io.StringIO(text, newline="")))
 
 
 def poisson(per_s: float, seconds: float, rng: np.random.Generator) -> Floats:

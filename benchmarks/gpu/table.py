@@ -16,6 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from _figures import mean, percentile, saved
+from _table_arrivals import arrivals
+from _table_live import LIVE
+from _table_release import release
 
 from sprout.energy.embodied import Unmatched, match, rate
 from sprout.units import request_g
@@ -26,14 +29,22 @@ Row = Sequence[object]
 
 
 def render(results: Iterable[Found], g_per_kwh: Sequence[float] = G_PER_KWH) -> str:
-    parts = []
+    parts, arrived = [], []
     for found in results:
         if found["measurement"] == "energy_tokens":
             parts.append(energy_tokens(found, g_per_kwh))
         elif found["measurement"] == "closed_loop":
             parts.append(closed_loop(found))
+        elif found["measurement"] == "arrivals":
+            arrived.append(found)
+        elif found["measurement"] == "release":
+            parts.append(release(found))
+        elif found["measurement"] in LIVE:
+            parts.append(LIVE[found["measurement"]](found))
         else:
             parts.append(open_loop(found))
+    if arrived:  # those of several GPUs are one measurement
+        parts.append(arrivals(arrived))
     return "\n\n".join(parts)
 
 
