@@ -13,33 +13,30 @@ the range; and how many requests were chosen by their prompt, from the ledger.
 
 import argparse
 import json
-import os
 import queue
-import signal
 import statistics
-import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import tritonclient.grpc as triton
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from _stack import commit, machine
 from _turns import ratio, spread
 from bench_prepare import LONG, by_prompt, tokenizer_dir
+from triton_process import TritonProcess
 
 from sprout import directives
 from sprout.config import Config
-from sprout.serve import bundle, ports
 from sprout.serve.render import placeholder_values, render, repository_source
-from sprout.serve.triton import remove_leftovers, server_command
 from sprout_ext.board import BoardPoint, BoardPolicy, BoardWriter, Flag
 from sprout_ext.ledger import SegmentReader, segments
 
-START_S = 60.0
 LEVEL = 1  # of every request, under both policies
 
 
@@ -54,18 +51,13 @@ def policies(shm: Path, pack: str) -> tuple[BoardPolicy, BoardPolicy]:
     return plain, replace(plain, version=2, prompt=prompt)
 
 
-class Server:
-    """A Triton without an agent: the benchmark itself writes the board, and releases flights."""
+class Server(TritonProcess):
+    """Without an agent: the benchmark itself writes the board, and releases flights."""
 
     def __init__(self, folder: Path, shm: Path) -> None:
-        cfg = Config.model_validate(
-            {
-                "stack": {"shm_dir": shm},
-                "triton": {"http_port": 0, "grpc_port": 0, "metrics_port": 0},
-                "engine": {"kind": "echo", "chunk_interval_ms": 0},
-            }
+        self.cfg = Config.model_validate(
+            {"stack": {"shm_dir": shm}, "engine": {"kind": "echo", "chunk_interval_ms": 0}}
         )
-        self.cfg = ports.resolve(cfg, {"triton"})
         values = placeholder_values(
             self.cfg,
             engine_url="",
@@ -73,57 +65,14 @@ class Server:
             probe_token_file=None,
         )
         render(repository_source(), folder / "repository", values)
-        parts = bundle.find()
-        bundle.install_backend(parts, folder / "backends")
-        self._prefix = f"sprout-bench-{os.getpid()}."
-        command = server_command(
-            parts,
-            self.cfg,
-            repository=folder / "repository",
-            backends=folder / "backends",
-            region_prefix=self._prefix,
-            exit_timeout_s=3,
-        )
-        with (folder / "triton.log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env=bundle.environment(parts, os.environ),
-                start_new_session=True,
-            )
-        try:
-            self._wait_ready()
-        except BaseException:
-            self.stop()
-            raise
-
-    def _wait_ready(self) -> None:
-        deadline, url = time.monotonic() + START_S, f"http://127.0.0.1:{self.cfg.triton.http_port}"
-        while time.monotonic() < deadline and self._process.poll() is None:
-            try:
-                if httpx.get(f"{url}/v2/health/ready", trust_env=False).is_success:
-                    return
-            except httpx.TransportError:
-                pass
-            time.sleep(0.1)
-        raise SystemExit("Triton did not become ready")
-
-    def stop(self) -> None:
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
-            self._process.wait()
-        remove_leftovers(self._prefix)
+        super().__init__(folder, folder / "repository")
 
 
 class Asker:
     """One stream; each request waits for the last answer of the one before."""
 
     def __init__(self, server: Server) -> None:
-        self._client = triton.InferenceServerClient(f"127.0.0.1:{server.cfg.triton.grpc_port}")
+        self._client = triton.InferenceServerClient(server.grpc)
         self._answers: queue.SimpleQueue[tuple[Any, Any]] = queue.SimpleQueue()
         self._client.start_stream(lambda result, error: self._answers.put((result, error)))
         text = triton.InferInput("text_input", [1, 1], "BYTES")

@@ -87,7 +87,7 @@ def by_prompt(shm: Path) -> Any:
     digest = weights.name(data)
     (shm / board.weights_name(digest)).write_bytes(data)
     points = tuple(board.BoardPoint(0.5, price, (0.0, 0.0, 0.0)) for price in (1.0, 2.0))
-    return board.BoardPrompt(digest, 1.0, (1.0, 1.0, 1.0), points)
+    return board.BoardPrompt(weights=digest, share=1.0, g_per_joule=(1.0, 1.0, 1.0), points=points)
 
 
 def one_round(tokens: Path, shm: Path) -> dict[str, float]:

@@ -327,10 +327,11 @@ void clock_table(py::module_& m) {
       .def(
           "tick",
           [](ClockWriter& self, std::int64_t t_ns, double active_seconds, double joules,
-             double meter_joules, bool estimated) {
-            clock_tick(self.file(), t_ns, active_seconds, joules, meter_joules, estimated);
+             double meter_joules, bool estimated, bool whole) {
+            clock_tick(self.file(), t_ns, active_seconds, joules, meter_joules, estimated, whole);
           },
-          "t_ns"_a, "active_seconds"_a, "joules"_a, "meter_joules"_a, "estimated"_a)
+          "t_ns"_a, "active_seconds"_a, "joules"_a, "meter_joules"_a, "estimated"_a,
+          "whole"_a = true)
       .def(
           "prior_rate", [](ClockWriter& self, double rate) { clock_prior(self.file(), rate); },
           "joules_per_active_second"_a)
@@ -339,6 +340,14 @@ void clock_table(py::module_& m) {
       .def_property_readonly("metered_joules", now(&ClockNow::metered_joules))
       .def_property_readonly("settled_joules", now(&ClockNow::settled_joules))
       .def_property_readonly("idle_joules", now(&ClockNow::idle_joules))
+      .def_property_readonly("unattributed_joules", now(&ClockNow::unattributed_joules))
+      .def_property_readonly("last_whole", now(&ClockNow::whole))
+      .def_property_readonly("unmetered_ns",
+                             [](ClockWriter& self) {
+                               const ClockNow found = self.now();
+                               return py::make_tuple(found.unmetered_from_ns,
+                                                     found.unmetered_until_ns);
+                             })
       .def_property_readonly("rate", now(&ClockNow::rate_j_per_active_s))
       .def(
           "energy",
@@ -359,7 +368,8 @@ void clock_table(py::module_& m) {
         ClockNow found;
         if (!self.now(found)) return py::none();
         return py::make_tuple(found.t_ns, found.rate_j_per_active_s, found.metered_joules,
-                              found.settled_joules, found.idle_joules, found.estimated);
+                              found.settled_joules, found.idle_joules, found.estimated,
+                              found.unattributed_joules, found.unmetered_until_ns, found.whole);
       });
 }
 

@@ -42,7 +42,9 @@ void write_payload(BoardFile& file, const Payload& payload) noexcept {
 Rules check(const Policy& policy) {
   if (policy.levels > kMaxLevels) throw std::invalid_argument("shares: at most 8 levels");
   if (policy.mix_count > kMaxMixes) throw std::invalid_argument("mixes: at most 32");
-  Mixes mixes({policy.shares.data(), policy.levels}, {policy.mixes.data(), policy.mix_count});
+  const std::span mixes(policy.mixes.data(), policy.mix_count);
+  const PromptPolicy& prompt = policy.prompt;
+  Rules rules{Mixes({policy.shares.data(), policy.levels}, prompt, mixes), prompt.weights, 0};
   const auto share = [](double value) { return value >= 0.0 && value <= 1.0; };
   if (!share(policy.control_share)) throw std::invalid_argument("control_share: not in [0, 1]");
   if (!share(policy.canary_share)) throw std::invalid_argument("canary_share: not in [0, 1]");
@@ -52,36 +54,41 @@ Rules check(const Policy& policy) {
     throw std::invalid_argument("pue: not a finite number > 0");
   if (!std::isfinite(policy.embodied_g_per_s) || policy.embodied_g_per_s < 0.0)
     throw std::invalid_argument("embodied_g_per_s: not a finite number >= 0");
-  return {std::move(mixes), Prices(policy.prompt, policy.levels)};
+  if (prompt.point_count > 0) {
+    if (!share(prompt.share)) throw std::invalid_argument("prompt: share: not in [0, 1]");
+    rules.by_prompt = threshold(prompt.share);
+  } else if (std::ranges::any_of(mixes,
+                                 [](const Mix& mix) { return mix.prices.point_count > 0; })) {
+    throw std::invalid_argument("mixes: prices, and none for all others");
+  }
+  return rules;
 }
 
-void put_prompt(const PromptPolicy& prompt, std::uint32_t levels, Payload& payload) noexcept {
-  std::copy(prompt.weights.begin(), prompt.weights.end(), payload.begin() + B::kWeights);
-  payload[B::kPrompt] = bits(prompt.share);
-  payload[B::kPrompt + 1] = prompt.point_count;
-  for (std::size_t l = 0; l < levels; ++l)
-    payload[B::kPrompt + 2 + l] = bits(prompt.g_per_joule[l]);
-  for (std::size_t i = 0; i < prompt.point_count; ++i) {
-    std::uint64_t* const row = payload.data() + B::kPoints + i * B::kPoint;
-    row[0] = bits(prompt.points[i].fraction);
-    row[1] = bits(prompt.points[i].g_per_preference);
-    for (std::size_t l = 0; l < levels; ++l) row[2 + l] = bits(prompt.points[i].g[l]);
+void put_set(const PriceSet& set, std::uint32_t levels, std::uint64_t* to) noexcept {
+  *to++ = set.point_count;
+  for (std::size_t l = 0; l < levels; ++l) to[l] = bits(set.g_per_joule[l]);
+  to += kMaxLevels;
+  for (const PricePoint& point : std::span(set.points).first(set.point_count)) {
+    to[0] = bits(point.fraction);
+    to[1] = bits(point.g_per_preference);
+    for (std::size_t l = 0; l < levels; ++l) to[2 + l] = bits(point.g[l]);
+    to += B::kPoint;
   }
 }
 
-void get_prompt(const Payload& payload, PromptPolicy& prompt) noexcept {
-  std::copy_n(payload.begin() + B::kWeights, prompt.weights.size(), prompt.weights.begin());
-  prompt.share = real(payload[B::kPrompt]);
-  prompt.point_count = low(payload[B::kPrompt + 1]);
-  for (std::size_t l = 0; l < kMaxLevels; ++l)
-    prompt.g_per_joule[l] = real(payload[B::kPrompt + 2 + l]);
-  for (std::size_t i = 0; i < kMaxPoints; ++i) {
-    const std::uint64_t* const row = payload.data() + B::kPoints + i * B::kPoint;
-    prompt.points[i].fraction = real(row[0]);
-    prompt.points[i].g_per_preference = real(row[1]);
-    for (std::size_t l = 0; l < kMaxLevels; ++l) prompt.points[i].g[l] = real(row[2 + l]);
+void get_set(const std::uint64_t* from, PriceSet& set) noexcept {
+  set.point_count = low(*from++);
+  for (std::size_t l = 0; l < kMaxLevels; ++l) set.g_per_joule[l] = real(from[l]);
+  from += kMaxLevels;
+  for (PricePoint& point : set.points) {
+    point.fraction = real(from[0]);
+    point.g_per_preference = real(from[1]);
+    for (std::size_t l = 0; l < kMaxLevels; ++l) point.g[l] = real(from[2 + l]);
+    from += B::kPoint;
   }
 }
+
+constexpr std::size_t set_of(std::size_t mix) { return B::kSets + (1 + mix) * B::kSet; }
 
 }  // namespace
 
@@ -121,9 +128,14 @@ void board_publish(BoardFile& file, const Policy& policy) noexcept {
     const std::size_t row = B::kRows + i * B::kRow;
     std::copy(mix.name.begin(), mix.name.end(), payload.begin() + row);
     put(row + mix.name.size(), mix.shares);
+    put_set(mix.prices, policy.levels, payload.data() + set_of(i));
   }
   payload[B::kMixes] = pack(policy.mix_count, tenants);
-  if (policy.prompt.point_count > 0) put_prompt(policy.prompt, policy.levels, payload);
+  if (const PromptPolicy& prompt = policy.prompt; prompt.point_count > 0) {
+    std::copy(prompt.weights.begin(), prompt.weights.end(), payload.begin() + B::kWeights);
+    payload[B::kPrompt] = bits(prompt.share);
+    put_set(prompt, policy.levels, payload.data() + B::kSets);
+  }
   write_payload(file, payload);
 }
 
@@ -179,8 +191,12 @@ bool board_decode(const BoardCopy& copy, Policy& policy, Rules& out) noexcept {
     std::copy_n(payload.begin() + row, mix.name.size(), mix.name.begin());
     mix.tenant = (high(payload[B::kMixes]) >> i & 1) != 0;
     get(row + mix.name.size(), mix.shares);
+    get_set(payload.data() + set_of(i), mix.prices);
   }
-  get_prompt(payload, policy.prompt);
+  PromptPolicy& prompt = policy.prompt;
+  std::copy_n(payload.begin() + B::kWeights, prompt.weights.size(), prompt.weights.begin());
+  prompt.share = real(payload[B::kPrompt]);
+  get_set(payload.data() + B::kSets, prompt);
   try {
     out = check(policy);
   } catch (const std::exception&) {
@@ -268,7 +284,7 @@ BoardState BoardReader::refresh() noexcept {
 
 // nullptr: no such weights, or of other levels than the policy's.
 const Scorer* BoardReader::scorer() noexcept {
-  const Scorer* const found = scorer_.of(rules_.prices.weights());
+  const Scorer* const found = scorer_.of(rules_.weights);
   return found != nullptr && found->levels() == policy_.levels ? found : nullptr;
 }
 
@@ -296,9 +312,11 @@ void BoardReader::choose(std::uint64_t first, std::size_t count, const Asker* as
   const auto draw = [this](std::uint64_t sequence, Stream stream) {
     return philox_draw(key_, sequence, static_cast<std::uint32_t>(stream));
   };
-  const auto& [mixes, prices] = rules_;
-  const bool by_prompt = base.flags == 0 && texts != nullptr && prices.any();
-  const Scorer* const scorer = by_prompt ? this->scorer() : nullptr;
+  const Mixes& mixes = rules_.mixes;
+  // Without the weights on the node nobody reads a text, but who would have chosen is told apart.
+  const bool lacking = rules_.lacking();
+  const bool by_prompt = base.flags == 0 && rules_.by_prompt > 0 && (texts != nullptr || lacking);
+  const Scorer* const scorer = by_prompt && !lacking ? this->scorer() : nullptr;
   for (std::size_t i = 0; i < count; ++i) {
     out[i] = base;
     if (base.flags != 0) continue;
@@ -308,37 +326,39 @@ void BoardReader::choose(std::uint64_t first, std::size_t count, const Asker* as
     } else if (draw(sequence, Stream::kCanary) >= canary_) {
       out[i].flags = kHeldBack;
     } else {
-      const Thresholds* mix = askers == nullptr ? nullptr : mixes.own(askers[i]);
-      if (by_prompt && mix == nullptr && prices.takes(draw(sequence, Stream::kPrompt))) {
+      const Served& mix = askers == nullptr ? mixes.others() : mixes.of(askers[i]);
+      if (by_prompt && mix.prices.any() && draw(sequence, Stream::kPrompt) < rules_.by_prompt) {
         if (scorer != nullptr) {
           std::array<double, 2 * kMaxLevels> scores;
           scorer->score(texts[i], scores);
           out[i].flags = kByPrompt;
           out[i].level =
-              static_cast<std::int32_t>(prices.level(scores, draw(sequence, Stream::kPoint)));
+              static_cast<std::int32_t>(mix.prices.level(scores, draw(sequence, Stream::kPoint)));
           continue;
         }
-        out[i].unscored = true;
+        out[i].flags = kUnscored;
       }
-      if (mix == nullptr) mix = &mixes.others();
-      out[i].level = static_cast<std::int32_t>(mix->level(draw(sequence, Stream::kLevel)));
+      out[i].level = static_cast<std::int32_t>(mix.shares.level(draw(sequence, Stream::kLevel)));
     }
   }
 }
 
 bool BoardReader::by_prompt() noexcept {
   const std::lock_guard lock(mutex_);
-  return refresh() == BoardState::kOk && !policy_.paused && rules_.prices.any();
+  return refresh() == BoardState::kOk && !policy_.paused && rules_.by_prompt > 0 &&
+         !rules_.lacking();
 }
 
-std::uint32_t BoardReader::shares(std::string_view text, std::span<double> out) noexcept {
+std::uint32_t BoardReader::shares(std::string_view text, const Asker& asker,
+                                  std::span<double> out) noexcept {
   const std::lock_guard lock(mutex_);
-  if (refresh() != BoardState::kOk || policy_.paused || !rules_.prices.any()) return 0;
-  const Scorer* const scorer = this->scorer();
+  if (refresh() != BoardState::kOk || policy_.paused || rules_.by_prompt == 0) return 0;
+  const Prices& prices = rules_.mixes.of(asker).prices;
+  const Scorer* const scorer = prices.any() && !rules_.lacking() ? this->scorer() : nullptr;
   if (scorer == nullptr) return 0;
   std::array<double, 2 * kMaxLevels> scores;
   scorer->score(text, scores);
-  rules_.prices.shares(scores, out);
+  prices.shares(scores, out);
   return policy_.levels;
 }
 

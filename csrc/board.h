@@ -18,15 +18,23 @@
 
 #include "mapping.h"
 #include "mixes.h"
-#include "prices.h"
 #include "sampler.h"
+#include "sha256.h"
 #include "weights.h"
 #include "words.h"
 
 namespace sprout {
 
 inline constexpr std::uint64_t kBoardMagic = 0x3130445242525053;  // "SPRBRD01"
-inline constexpr std::uint64_t kBoardLayout = 3;
+inline constexpr std::uint64_t kBoardLayout = 4;
+
+// For a share of the requests, whatever their mix, as far as that has prices.
+struct PromptPolicy : PriceSet {  // its prices: of those that no mix is for
+  Digest weights{};               // of the scorer's weights; zero: they are not on this node
+  double share = 0.0;
+
+  bool operator==(const PromptPolicy&) const = default;
+};
 
 struct Policy {
   std::uint64_t version = 0;                // control-plane epoch << 32 | counter
@@ -43,7 +51,7 @@ struct Policy {
   double embodied_g_per_s = 0.0;            // per device-second
   std::array<Mix, kMaxMixes> mixes{};       // (mix_count,): for whom `shares` are not
   std::uint32_t mix_count = 0;              // 0 … 32
-  PromptPolicy prompt;                      // for those that no mix is for
+  PromptPolicy prompt;                      // no points: no level is chosen by its prompt
 };
 
 struct BoardBuffer {
@@ -63,18 +71,20 @@ struct BoardBuffer {
     kRows = kShares + kMaxLevels,  // kMaxMixes of kRow words: name, shares
     kRow = kNameBytes / 8 + kMaxLevels,
     kWeights = kRows + kMaxMixes * kRow,  // a digest
-    kPrompt = kWeights + 4,               // share, number of points, g per joule
-    kPoints = kPrompt + 2 +
-        kMaxLevels,  // kMaxPoints of kPoint words: fraction, g per preference, g
+    kPrompt = kWeights + 4,               // share
+    // Of all others, then of each of the kMaxMixes: kSet words, the number of points, g per joule,
+    // kMaxPoints of kPoint words (fraction, g per preference, g).
+    kSets = kPrompt + 1,
     kPoint = 2 + kMaxLevels,
-    kPayload = kPoints + kMaxPoints * kPoint,
+    kSet = 1 + kMaxLevels + kMaxPoints * kPoint,
+    kPayload = kSets + (1 + kMaxMixes) * kSet,
   };
   Word sequence;           // odd while being written
   Word payload[kPayload];  // by Field; doubles as their bits; what is not used is zero
   Word checksum;           // fold(sequence, payload…)
   Word unused[5];
 };
-static_assert(BoardBuffer::kPayload == 425 && sizeof(BoardBuffer) == 3456);
+static_assert(BoardBuffer::kPayload == 1993 && sizeof(BoardBuffer) == 16000);
 
 struct BoardFile {
   Word magic;
@@ -84,7 +94,7 @@ struct BoardFile {
   Word unused[4];
   BoardBuffer buffer[2];
 };
-static_assert(sizeof(BoardFile) == 6976 && alignof(BoardFile) == 8);
+static_assert(sizeof(BoardFile) == 32064 && alignof(BoardFile) == 8);
 
 enum class BoardState : int { kOk = 0, kAbsent = 1, kExpired = 2, kCorrupt = 3, kPack = 4 };
 
@@ -111,7 +121,9 @@ BoardState board_copy(const BoardFile& file, BoardCopy& copy) noexcept;
 // A policy as requests need it.
 struct Rules {
   Mixes mixes;
-  Prices prices;
+  Digest weights{};
+  std::uint64_t by_prompt = 0;  // a threshold: of the requests whose prompt may choose
+  bool lacking() const noexcept { return weights == Digest{}; }
 };
 // False where the words are no policy (a file written by something else).
 bool board_decode(const BoardCopy& copy, Policy& policy, Rules& rules) noexcept;
@@ -127,6 +139,8 @@ enum Flag : std::uint32_t {
   kProbe = 64,
   kEvaluation = 128,
   kByPrompt = 256,
+  // 512 is no flight's: an outcome's alone, settled without a meter.
+  kUnscored = 1024,  // its prompt was to choose, but the weights are not to be had
 };
 
 struct Choice {
@@ -138,7 +152,6 @@ struct Choice {
   double pue = 1.0;
   double embodied_g_per_s = 0.0;
   BoardState state = BoardState::kAbsent;
-  bool unscored = false;  // its prompt was to choose, but the weights are not to be had
 };
 
 class BoardWriter {
@@ -167,11 +180,11 @@ class BoardReader {
   // choose; out: (count,).
   void choose(std::uint64_t first, std::size_t count, const Asker* askers,
               const std::string_view* texts, Choice* out) noexcept;
-  // Whether the policy in force has levels chosen by prompts: texts are needed.
+  // Whether the policy in force has levels chosen by prompts, and names weights: texts are needed.
   bool by_prompt() noexcept;
-  // How likely each level is for a request whose prompt chooses; out: (8,). 0 levels: none chooses,
-  // or the weights are not to be had.
-  std::uint32_t shares(std::string_view text, std::span<double> out) noexcept;
+  // How likely each level is for a request whose prompt chooses; out: (8,). 0 levels: who asks has
+  // none chosen, or the weights are not to be had.
+  std::uint32_t shares(std::string_view text, const Asker& asker, std::span<double> out) noexcept;
   // The policy that is there, valid or not; false if there is none.
   bool policy(Policy& out) noexcept;
   BoardState state() noexcept;

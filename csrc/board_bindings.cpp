@@ -23,8 +23,14 @@ using namespace sprout;
 
 namespace {
 
-// Tenant, task, shares: of the first two, exactly one is not empty.
-using MixFields = std::tuple<std::string, std::string, std::vector<double>>;
+// Of each point fraction, grams a preference, grams; of a set grams a joule and the points.
+using PointFields = std::tuple<double, double, std::vector<double>>;
+using SetFields = std::tuple<std::vector<double>, std::vector<PointFields>>;
+// Tenant, task, shares, prices: of the first two, exactly one is not empty.
+using MixFields =
+    std::tuple<std::string, std::string, std::vector<double>, std::optional<SetFields>>;
+// The weights' digest, share, and the prices of those that no mix is for.
+using PromptFields = std::tuple<py::bytes, double, SetFields>;
 
 Name name_given(std::string_view text, const char* what) {
   if (!name_fits(text))
@@ -56,8 +62,35 @@ std::vector<Asker> askers_of(const py::sequence& names, std::size_t count) {
   return askers;
 }
 
+void put_set(const SetFields& fields, std::size_t levels, PriceSet& set) {
+  const auto& [g_per_joule, points] = fields;
+  const auto put = [&](const std::vector<double>& from, std::array<double, kMaxLevels>& to) {
+    if (from.size() != levels) throw std::invalid_argument("prompt: must have as many levels");
+    std::copy(from.begin(), from.end(), to.begin());
+  };
+  put(g_per_joule, set.g_per_joule);
+  if (points.empty() || points.size() > kMaxPoints)
+    throw std::invalid_argument("prompt: 1 to 4 points");
+  for (const auto& [fraction, g_per_preference, g] : points) {
+    PricePoint& point = set.points[set.point_count++];
+    point.fraction = fraction;
+    point.g_per_preference = g_per_preference;
+    put(g, point.g);
+  }
+}
+
+SetFields set_fields(const PriceSet& set, std::uint32_t levels) {
+  const auto of = [levels](const std::array<double, kMaxLevels>& values) {
+    return std::vector<double>(values.begin(), values.begin() + levels);
+  };
+  std::vector<PointFields> points;
+  for (const PricePoint& point : std::span(set.points).first(set.point_count))
+    points.emplace_back(point.fraction, point.g_per_preference, of(point.g));
+  return {of(set.g_per_joule), points};
+}
+
 Mix mix_of(const MixFields& fields, std::size_t levels) {
-  const auto& [tenant, task, shares] = fields;
+  const auto& [tenant, task, shares, prices] = fields;
   if (tenant.empty() == task.empty())
     throw std::invalid_argument("mixes: each of a tenant or of a task");
   if (shares.size() != levels) throw std::invalid_argument("mixes: each has as many levels");
@@ -66,54 +99,35 @@ Mix mix_of(const MixFields& fields, std::size_t levels) {
   mix.tenant = !tenant.empty();
   mix.name = mix.tenant ? whose.tenant : whose.task;
   std::copy(shares.begin(), shares.end(), mix.shares.begin());
+  if (prices) put_set(*prices, levels, mix.prices);
   return mix;
 }
 
 MixFields mix_fields(const Mix& mix, std::uint32_t levels) {
   std::string name(name_text(mix.name)), none;
   const auto* const shares = mix.shares.data();
-  return {mix.tenant ? name : none, mix.tenant ? none : name, {shares, shares + levels}};
+  std::optional<SetFields> prices;
+  if (mix.prices.point_count > 0) prices = set_fields(mix.prices, levels);
+  return {mix.tenant ? name : none, mix.tenant ? none : name, {shares, shares + levels}, prices};
 }
 
-// The weights' digest, share, grams a joule; of each point fraction, grams a preference, grams.
-using PointFields = std::tuple<double, double, std::vector<double>>;
-using PromptFields = std::tuple<py::bytes, double, std::vector<double>, std::vector<PointFields>>;
-
 PromptPolicy prompt_of(const PromptFields& fields, std::size_t levels) {
-  const auto& [weights, share, g_per_joule, points] = fields;
+  const auto& [weights, share, prices] = fields;
   const auto digest = std::string_view(weights);
   PromptPolicy prompt;
   if (digest.size() != sizeof prompt.weights)
     throw std::invalid_argument("prompt: weights: must be 32 bytes");
   std::memcpy(prompt.weights.data(), digest.data(), digest.size());
   prompt.share = share;
-  const auto put = [&](const std::vector<double>& from, std::array<double, kMaxLevels>& to) {
-    if (from.size() != levels) throw std::invalid_argument("prompt: must have as many levels");
-    std::copy(from.begin(), from.end(), to.begin());
-  };
-  put(g_per_joule, prompt.g_per_joule);
-  if (points.empty() || points.size() > kMaxPoints)
-    throw std::invalid_argument("prompt: 1 to 4 points");
-  for (const auto& [fraction, g_per_preference, g] : points) {
-    PricePoint& point = prompt.points[prompt.point_count++];
-    point.fraction = fraction;
-    point.g_per_preference = g_per_preference;
-    put(g, point.g);
-  }
+  put_set(prices, levels, prompt);
   return prompt;
 }
 
 py::object prompt_fields(const PromptPolicy& prompt, std::uint32_t levels) {
   if (prompt.point_count == 0) return py::none();
-  const auto of = [levels](const std::array<double, kMaxLevels>& values) {
-    return std::vector<double>(values.begin(), values.begin() + levels);
-  };
-  std::vector<PointFields> points;
-  for (const PricePoint& point : std::span(prompt.points).first(prompt.point_count))
-    points.emplace_back(point.fraction, point.g_per_preference, of(point.g));
   const py::bytes digest(reinterpret_cast<const char*>(prompt.weights.data()),
                          sizeof prompt.weights);
-  return py::make_tuple(digest, prompt.share, of(prompt.g_per_joule), points);
+  return py::make_tuple(digest, prompt.share, set_fields(prompt, levels));
 }
 
 Policy policy_of(std::uint64_t version, std::uint64_t seed, std::uint64_t pack_hash,
@@ -170,7 +184,8 @@ void board_table(py::module_& m) {
       .def_readonly("pue", &Choice::pue)
       .def_readonly("embodied_g_per_s", &Choice::embodied_g_per_s)
       .def_property_readonly("state", [](const Choice& self) { return int(self.state); })
-      .def_readonly("unscored", &Choice::unscored);
+      .def_property_readonly("unscored",
+                             [](const Choice& self) { return (self.flags & kUnscored) != 0; });
   py::class_<BoardWriter>(m, "BoardWriter")
       .def(py::init<std::string>(), "path"_a)
       .def(
@@ -258,13 +273,15 @@ void board_table(py::module_& m) {
       .def("by_prompt", &BoardReader::by_prompt)
       .def(
           "_shares",
-          [](BoardReader& self, const py::bytes& text) -> py::object {
+          [](BoardReader& self, const py::bytes& text, const py::bytes& tenant,
+             const py::bytes& task) -> py::object {
             std::array<double, kMaxLevels> found;
-            const std::uint32_t levels = self.shares(std::string_view(text), found);
+            const std::uint32_t levels =
+                self.shares(std::string_view(text), asker_of(tenant, task), found);
             if (levels == 0) return py::none();
             return py::cast(std::vector<double>(found.begin(), found.begin() + levels));
           },
-          "text"_a)
+          "text"_a, "tenant"_a, "task"_a)
       .def("_policy", &policy_fields)
       .def("_state", [](BoardReader& self) { return int(self.state()); });
 }

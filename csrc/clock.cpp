@@ -53,11 +53,15 @@ bool hold(const ClockFile& file, ClockNow& out, Held& held) noexcept {
     out.settled_joules = real(payload[S::kSettled]);
     out.idle_joules = real(payload[S::kIdle]);
     out.meter_joules = real(payload[S::kMeter]);
+    out.unattributed_joules = real(payload[S::kUnattributed]);
+    out.unmetered_from_ns = static_cast<std::int64_t>(payload[S::kUnmeteredFrom]);
+    out.unmetered_until_ns = static_cast<std::int64_t>(payload[S::kUnmeteredUntil]);
     out.corners = payload[S::kCorners];
     out.estimated = payload[S::kBits] & 1;
     out.rated = payload[S::kBits] >> 1 & 1;
     out.measured = payload[S::kBits] >> 2 & 1;
     out.flat = payload[S::kBits] >> 3 & 1;
+    out.whole = !(payload[S::kBits] >> 4 & 1);
     return true;
   }
   return false;
@@ -87,9 +91,13 @@ void write(ClockFile& file, const ClockNow& now, const ClockNow* corner) noexcep
                            bits(now.settled_joules),
                            bits(now.idle_joules),
                            bits(now.meter_joules),
+                           bits(now.unattributed_joules),
+                           static_cast<std::uint64_t>(now.unmetered_from_ns),
+                           static_cast<std::uint64_t>(now.unmetered_until_ns),
                            now.corners,
                            std::uint64_t{now.estimated} | std::uint64_t{now.rated} << 1 |
-                               std::uint64_t{now.measured} << 2 | std::uint64_t{now.flat} << 3};
+                               std::uint64_t{now.measured} << 2 | std::uint64_t{now.flat} << 3 |
+                               std::uint64_t{!now.whole} << 4};
   store_all(state.payload, payload.data(), payload.size());
   store(state.checksum, checksum(odd + 1, payload));
   store(state.sequence, odd + 1);
@@ -128,6 +136,13 @@ double integral_at(const ClockFile& file, const ClockNow& now, std::int64_t t_ns
                                (seconds(before.t_ns, t_ns) / seconds(before.t_ns, after.t_ns));
 }
 
+// Whether a flight was active while not everything was metered. A reading that is not whole opens
+// such a stretch at the tick before; it goes on until two whole ones stand side by side.
+bool unmetered(const ClockNow& now, std::int64_t start_ns, std::int64_t end_ns) noexcept {
+  if (end_ns <= now.unmetered_from_ns) return false;
+  return !now.whole || start_ns < now.unmetered_until_ns;
+}
+
 void check(double value, const char* what) {
   if (!std::isfinite(value) || value < 0.0)
     throw std::invalid_argument(std::string(what) + ": not a finite number >= 0");
@@ -162,7 +177,7 @@ bool clock_read(const ClockFile& file, ClockNow& out) noexcept {
 void clock_write(ClockFile& file, const ClockNow& now) noexcept { write(file, now, nullptr); }
 
 void clock_tick(ClockFile& file, std::int64_t t_ns, double active_seconds, double joules,
-                double meter_joules, bool estimated) {
+                double meter_joules, bool estimated, bool whole) {
   check(active_seconds, "active_seconds");
   check(joules, "joules");
   check(meter_joules, "meter_joules");
@@ -170,12 +185,21 @@ void clock_tick(ClockFile& file, std::int64_t t_ns, double active_seconds, doubl
   if (t_ns <= now.t_ns) throw std::invalid_argument("t_ns: not after the last tick");
   const ClockNow before = now;
   const bool first = before.t_ns == 0;  // no interval yet: it only sets the time
-  const bool active = active_seconds > 0.0 && !first;
+  const bool known = before.whole && whole;
+  const bool active = active_seconds > 0.0 && !first && known;
   now.t_ns = t_ns;
   now.metered_joules += joules;
   now.meter_joules = meter_joules;
   now.estimated = estimated;
-  if (active) {
+  now.whole = whole;
+  if (first) {
+    now.idle_joules += joules;
+    if (!whole) now.unmetered_from_ns = now.unmetered_until_ns = t_ns;
+  } else if (!known) {
+    now.unattributed_joules += joules;
+    if (before.unmetered_until_ns != before.t_ns) now.unmetered_from_ns = before.t_ns;
+    now.unmetered_until_ns = t_ns;
+  } else if (active) {
     now.rate_j_per_active_s = joules / active_seconds;
     now.rated = now.measured = true;
     now.integral_j_per_s += now.rate_j_per_active_s * seconds(before.t_ns, t_ns);
@@ -206,6 +230,7 @@ Joules clock_energy(const ClockFile& file, std::int64_t start_ns, std::int64_t e
     if (!clock_valid(file) || !hold(file, now, held)) break;
     Joules result{0.0, end_ns > now.t_ns};
     if (end_ns <= start_ns) return result;
+    if (now.unmetered_until_ns != 0 && unmetered(now, start_ns, end_ns)) break;
     if (result.provisional && !now.rated) break;
     const std::int64_t settled_end = std::min(end_ns, now.t_ns);
     if (now.t_ns != 0 && start_ns < settled_end)

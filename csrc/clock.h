@@ -5,6 +5,11 @@
 // slope E / A, so a flight that was active over [s, e] cost C(e) - C(s), and all flights' costs sum
 // to what was metered while any was active.
 //
+// A meter may stand still for a while (a GPU that fell off the bus). An interval whose joules are
+// not all there, or that has those of such a while, belongs to nobody: its joules are
+// `unattributed`, and what a flight cost that was active in it is not known. So metered = settled +
+// idle + unattributed. The latest such stretch is kept; a flight is looked up as it ends.
+//
 // Two states as on the policy board: the idle one is written, then `active` flips, so a killed
 // writer leaves a whole state. The ring holds the corners of the polygon C; the state holds its
 // last point. A tick writes a corner outside the window that the present state refers to.
@@ -19,7 +24,7 @@
 namespace sprout {
 
 inline constexpr std::uint64_t kClockMagic = 0x31304B4C43525053;  // "SPRCLK01"
-inline constexpr std::uint64_t kClockLayout = 1;
+inline constexpr std::uint64_t kClockLayout = 2;
 inline constexpr std::uint64_t kRing = 8192;         // corners in the file
 inline constexpr std::uint64_t kWindow = kRing - 1;  // corners that a state may refer to
 
@@ -27,15 +32,19 @@ struct ClockNow {
   std::int64_t t_ns = 0;          // CLOCK_MONOTONIC of the last tick; 0 = none yet
   double integral_j_per_s = 0.0;  // C at t_ns: joules per active-second, times seconds
   double rate_j_per_active_s = 0.0;
-  double metered_joules = 0.0;  // = settled + idle
-  double settled_joules = 0.0;  // while any flight was active
-  double idle_joules = 0.0;     // while none was
-  double meter_joules = 0.0;    // the meter's own reading at the last tick
-  std::uint64_t corners = 0;    // ever written; the next goes to ring[corners % kRing]
-  bool estimated = false;       // the last interval's joules come from a model, not a meter
-  bool rated = false;           // rate is known: measured, or a prior
-  bool measured = false;        // rate comes from a tick
-  bool flat = false;            // the last interval was idle
+  double metered_joules = 0.0;         // = settled + idle + unattributed
+  double settled_joules = 0.0;         // while any flight was active
+  double idle_joules = 0.0;            // while none was
+  double meter_joules = 0.0;           // the meter's own reading at the last tick
+  double unattributed_joules = 0.0;    // of intervals that were not metered whole
+  std::int64_t unmetered_from_ns = 0;  // the latest stretch of those; 0 = there was none
+  std::int64_t unmetered_until_ns = 0;
+  std::uint64_t corners = 0;  // ever written; the next goes to ring[corners % kRing]
+  bool estimated = false;     // the last interval's joules come from a model, not a meter
+  bool rated = false;         // rate is known: measured, or a prior
+  bool measured = false;      // rate comes from a tick
+  bool flat = false;          // C stood still in the last interval
+  bool whole = true;          // the last reading had everything that was used
 };
 
 struct ClockState {
@@ -47,14 +56,17 @@ struct ClockState {
     kSettled,
     kIdle,
     kMeter,
+    kUnattributed,
+    kUnmeteredFrom,
+    kUnmeteredUntil,
     kCorners,
-    kBits,  // estimated | rated << 1 | measured << 2 | flat << 3
+    kBits,  // estimated | rated << 1 | measured << 2 | flat << 3 | not whole << 4
     kPayload,
   };
   Word sequence;  // odd while being written
   Word payload[kPayload];
   Word checksum;  // fold(sequence, payload…)
-  Word unused[5];
+  Word unused[2];
 };
 static_assert(sizeof(ClockState) == 128);
 
@@ -82,11 +94,12 @@ bool clock_valid(const ClockFile& file) noexcept;
 bool clock_read(const ClockFile& file, ClockNow& out) noexcept;  // false: corrupt
 void clock_write(ClockFile& file, const ClockNow& now) noexcept;
 // The interval since the last tick. std::invalid_argument: time does not move on, or a number is
-// negative or not finite.
+// negative or not finite. whole: the meter's reading now has everything that was used.
 void clock_tick(ClockFile& file, std::int64_t t_ns, double active_seconds, double joules,
-                double meter_joules, bool estimated);
+                double meter_joules, bool estimated, bool whole = true);
 void clock_prior(ClockFile& file, double rate_j_per_active_s);
-// What a flight active over [start, end] cost. Time before the oldest corner costs nothing.
+// What a flight active over [start, end] cost. Time before the oldest corner costs nothing; of time
+// that was not metered it is not known.
 Joules clock_energy(const ClockFile& file, std::int64_t start_ns, std::int64_t end_ns) noexcept;
 
 class ClockWriter {

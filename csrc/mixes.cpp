@@ -23,8 +23,9 @@ std::invalid_argument wrong(const Mix& mix, const std::string& what) {
 
 }  // namespace
 
-Mixes::Mixes(std::span<const double> shares, std::span<const Mix> mixes)
-    : others_(thresholds(shares)) {
+Mixes::Mixes(std::span<const double> shares, const PriceSet& prices, std::span<const Mix> mixes) {
+  const auto levels = static_cast<std::uint32_t>(shares.size());
+  rows_[0] = {thresholds(shares), Prices(prices, levels)};
   if (mixes.size() > kMaxMixes) throw std::invalid_argument("mixes: at most 32");
   for (const Mix& mix : mixes) {
     if (!printable(mix.name))
@@ -33,12 +34,13 @@ Mixes::Mixes(std::span<const double> shares, std::span<const Mix> mixes)
     const std::size_t at = place(index, mix.name);
     if (index.names[at] == mix.name) throw wrong(mix, "there are two of it");
     try {
-      rows_[count_] = thresholds({mix.shares.data(), shares.size()});
+      rows_[count_ + 1] = {thresholds({mix.shares.data(), shares.size()}),
+                           Prices(mix.prices, levels)};
     } catch (const std::invalid_argument& error) {
       throw wrong(mix, error.what());
     }
     index.names[at] = mix.name;
-    index.row[at] = static_cast<std::uint8_t>(count_++);
+    index.row[at] = static_cast<std::uint8_t>(++count_);
   }
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 //
-// The mixes of a policy: shares of levels for a tenant, for a task class, and for all others.
+// The mixes of a policy: shares of levels for a tenant, for a task class, and for all others; and
+// by which prices the prompts of each choose.
 #pragma once
 
 #include <array>
@@ -8,6 +9,7 @@
 #include <span>
 
 #include "names.h"
+#include "prices.h"
 #include "sampler.h"
 
 namespace sprout {
@@ -19,6 +21,7 @@ struct Mix {
   Name name{};                              // printable ASCII, never none
   bool tenant = false;                      // else a task class
   std::array<double, kMaxLevels> shares{};  // (levels,) of the policy, sums to 1
+  PriceSet prices;                          // no points: every level is drawn
 
   bool operator==(const Mix&) const = default;
 };
@@ -28,20 +31,26 @@ struct Asker {
   Name tenant{}, task{};
 };
 
-// All mixes of a policy as thresholds, found by name.
+// A mix as requests need it.
+struct Served {
+  Thresholds shares;
+  Prices prices;
+};
+
+// All mixes of a policy, found by name.
 class Mixes {
  public:
   Mixes() = default;
-  // shares: of all others. std::invalid_argument: what `thresholds` refuses, more than 32 mixes, a
-  // name that is none or not printable ASCII, two mixes of one name.
-  Mixes(std::span<const double> shares, std::span<const Mix> mixes);
+  // shares, prices: of all others. std::invalid_argument: what `thresholds` and `Prices` refuse,
+  // more than 32 mixes, a name that is none or not printable ASCII, two mixes of one name.
+  Mixes(std::span<const double> shares, const PriceSet& prices, std::span<const Mix> mixes);
 
-  const Thresholds& others() const noexcept { return others_; }
-  // The tenant's mix, else the task class's, else nullptr: that of all others.
-  const Thresholds* own(const Asker& asker) const noexcept {
-    if (count_ == 0) return nullptr;
-    if (const Thresholds* found = find(tenants_, asker.tenant)) return found;
-    return find(tasks_, asker.task);
+  const Served& others() const noexcept { return rows_[0]; }
+  // The tenant's mix, else the task class's, else that of all others.
+  const Served& of(const Asker& asker) const noexcept {
+    if (count_ == 0) return rows_[0];
+    if (const std::uint8_t row = find(tenants_, asker.tenant)) return rows_[row];
+    return rows_[find(tasks_, asker.task)];
   }
 
  private:
@@ -61,15 +70,13 @@ class Mixes {
     while (index.names[at] != name && index.names[at] != Name{}) at = (at + 1) % kPlaces;
     return at;
   }
-  const Thresholds* find(const Index& index, const Name& name) const noexcept {
-    if (name == Name{}) return nullptr;
-    const std::size_t at = place(index, name);
-    return index.names[at] == name ? &rows_[index.row[at]] : nullptr;
+  // 0: there is none of this name.
+  static std::uint8_t find(const Index& index, const Name& name) noexcept {
+    return name == Name{} ? 0 : index.row[place(index, name)];
   }
 
-  Thresholds others_;
-  std::array<Thresholds, kMaxMixes> rows_;
-  std::size_t count_ = 0;
+  std::array<Served, 1 + kMaxMixes> rows_;  // the first is that of all others
+  std::size_t count_ = 0;                   // of the rest
   Index tenants_, tasks_;
 };
 

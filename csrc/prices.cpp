@@ -16,16 +16,13 @@ void finite(std::span<const double> values, const char* what) {
 
 }  // namespace
 
-Prices::Prices(const PromptPolicy& policy, std::uint32_t levels)
-    : policy_(policy), levels_(levels) {
-  if (policy.point_count == 0) return;
-  if (policy.point_count > kMaxPoints) throw std::invalid_argument("prompt: at most 4 points");
-  if (!(policy.share >= 0.0 && policy.share <= 1.0))
-    throw std::invalid_argument("prompt: share: not in [0, 1]");
-  finite(std::span(policy.g_per_joule).first(levels), "g_per_joule");
+Prices::Prices(const PriceSet& set, std::uint32_t levels) : set_(set), levels_(levels) {
+  if (set.point_count == 0) return;
+  if (set.point_count > kMaxPoints) throw std::invalid_argument("prompt: at most 4 points");
+  finite(std::span(set.g_per_joule).first(levels), "g_per_joule");
   std::array<double, kMaxPoints> fractions{};
-  for (std::uint32_t i = 0; i < policy.point_count; ++i) {
-    const PricePoint& point = policy.points[i];
+  for (std::uint32_t i = 0; i < set.point_count; ++i) {
+    const PricePoint& point = set.points[i];
     finite(std::span(point.g).first(levels), "g");
     finite({&point.g_per_preference, 1}, "g_per_preference");
     if (point.g_per_preference < 0.0)
@@ -33,11 +30,10 @@ Prices::Prices(const PromptPolicy& policy, std::uint32_t levels)
     fractions[i] = point.fraction;
   }
   try {
-    fractions_ = thresholds(std::span(fractions).first(policy.point_count));
+    fractions_ = thresholds(std::span(fractions).first(set.point_count));
   } catch (const std::invalid_argument& error) {
     throw std::invalid_argument(std::string("prompt: fractions as ") + error.what());
   }
-  share_ = threshold(policy.share);
 }
 
 // Sums are made in the order of the rule, so that every implementation finds the same. Costs that
@@ -45,7 +41,7 @@ Prices::Prices(const PromptPolicy& policy, std::uint32_t levels)
 std::uint32_t Prices::cheapest(std::span<const double> scores,
                                const PricePoint& point) const noexcept {
   const auto cost = [&](std::uint32_t l) {
-    return point.g[l] + policy_.g_per_joule[l] * scores[levels_ + l] -
+    return point.g[l] + set_.g_per_joule[l] * scores[levels_ + l] -
            point.g_per_preference * scores[l];
   };
   std::uint32_t best = 0;
@@ -61,8 +57,8 @@ std::uint32_t Prices::cheapest(std::span<const double> scores,
 
 void Prices::shares(std::span<const double> scores, std::span<double> out) const noexcept {
   std::fill(out.begin(), out.end(), 0.0);
-  for (std::uint32_t i = 0; i < policy_.point_count; ++i)
-    out[cheapest(scores, policy_.points[i])] += policy_.points[i].fraction;
+  for (std::uint32_t i = 0; i < set_.point_count; ++i)
+    out[cheapest(scores, set_.points[i])] += set_.points[i].fraction;
 }
 
 }  // namespace sprout

@@ -4,11 +4,12 @@
 A reader never sees half a policy, whenever the writer is killed. A policy carries a deadline in
 CLOCK_BOOTTIME; past it, or with no board, or with another directive pack, requests get level 0.
 Tenants and task classes may have a mix of their own: a tenant's stands above a class's. Of the
-other requests a share, at random, has its level chosen by its prompt, with weights that lie beside
-the board under the name that `weights_name` gives.
+requests of a mix with prices a share, at random, has its level chosen by its prompt, with weights
+that lie beside the board under the name that `weights_name` gives.
 """
 
-from dataclasses import astuple, dataclass
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass, replace
 from enum import IntEnum, IntFlag
 from os import PathLike, fspath
 
@@ -22,6 +23,7 @@ __all__ = [
     "BoardMix",
     "BoardPoint",
     "BoardPolicy",
+    "BoardPrices",
     "BoardPrompt",
     "BoardReader",
     "BoardState",
@@ -33,6 +35,7 @@ __all__ = [
 
 MAX_MIXES = 32  # of a policy
 MAX_POINTS = 4  # of its prices
+NO_WEIGHTS = "00" * 32  # in place of a digest
 NAME_LENGTH = 23  # characters of a tenant or a task class, at most
 
 
@@ -48,6 +51,7 @@ class Flag(IntFlag):
     PROBE = 64  # Sprout's own readiness probe
     EVALUATION = 128  # an evaluation's: the answer goes to a judge, not to a client
     PROMPT = 256  # chosen by its prompt, not drawn from a mix
+    UNSCORED = 1024  # drawn from its mix: its prompt was to choose, but weights are not to be had
 
 
 class BoardState(IntEnum):
@@ -61,15 +65,6 @@ class BoardState(IntEnum):
 
 
 @dataclass(frozen=True)
-class BoardMix:
-    """The shares of one tenant or of one task class: exactly one of the two names is set."""
-
-    tenant: str  # 1 … 23 printable ASCII characters
-    task: str  # the same
-    shares: tuple[float, ...]  # (levels,) of the policy, sums to 1
-
-
-@dataclass(frozen=True)
 class BoardPoint:
     """Prices of a fraction of the requests whose prompt chooses."""
 
@@ -79,13 +74,29 @@ class BoardPoint:
 
 
 @dataclass(frozen=True)
-class BoardPrompt:
+class BoardPrices:
     """How prompts choose levels: `PromptPolicy` in control.proto has the rule."""
 
-    weights: str  # SHA-256 of the scorer's, 64 small hex digits
-    share: float  # of the requests that have no mix of their own
     g_per_joule: tuple[float, ...]  # (levels,)
     points: tuple[BoardPoint, ...]  # 1 … 4, fractions sum to 1
+
+
+@dataclass(frozen=True)
+class BoardMix:
+    """The shares of one tenant or of one task class: exactly one of the two names is set."""
+
+    tenant: str  # 1 … 23 printable ASCII characters
+    task: str  # the same
+    shares: tuple[float, ...]  # (levels,) of the policy, sums to 1
+    prices: BoardPrices | None = None  # none: its prompts choose nothing
+
+
+@dataclass(frozen=True)
+class BoardPrompt(BoardPrices):
+    """That prompts choose at all; and the prices of requests that have no mix of their own."""
+
+    weights: str  # SHA-256 of the scorer's, 64 small hex digits; "": they are not on this node
+    share: float  # of the requests that there are prices for
 
 
 @dataclass(frozen=True)
@@ -104,17 +115,27 @@ class BoardPolicy:
     pue: float  # power usage effectiveness
     embodied_g_per_s: float  # embodied carbon per device-second
     mixes: tuple[BoardMix, ...] = ()  # at most 32; `shares` is for those whom none fits
-    prompt: BoardPrompt | None = None  # none: every level is drawn from a mix
+    prompt: BoardPrompt | None = None  # none: every level is drawn from a mix, no mix has prices
 
-    def mix_of(self, tenant: bytes, task: bytes) -> tuple[float, ...] | None:
-        """(levels,) of the mix of these names' own; b"" is none."""
-        of_tenant = {mix.tenant.encode(): mix.shares for mix in self.mixes if mix.tenant}
-        of_task = {mix.task.encode(): mix.shares for mix in self.mixes if mix.task}
+    def mix_of(self, tenant: bytes, task: bytes) -> BoardMix | None:
+        """The mix of these names' own; b"" is none."""
+        of_tenant = {mix.tenant.encode(): mix for mix in self.mixes if mix.tenant}
+        of_task = {mix.task.encode(): mix for mix in self.mixes if mix.task}
         return of_tenant.get(tenant) or of_task.get(task)
 
     def shares_of(self, tenant: bytes, task: bytes) -> tuple[float, ...]:
         """(levels,) of the mix that a request of these names is under; b"" is none."""
-        return self.mix_of(tenant, task) or self.shares
+        own = self.mix_of(tenant, task)
+        return self.shares if own is None else own.shares
+
+    def prices_of(self, tenant: bytes, task: bytes) -> BoardPrices | None:
+        """By which the prompts of these names' requests choose."""
+        own = self.mix_of(tenant, task)
+        return self.prompt if own is None else own.prices
+
+    def without_weights(self) -> "BoardPolicy":
+        """The same on a node that has none: whose prompt would choose is drawn, and told apart."""
+        return replace(self, prompt=self.prompt and replace(self.prompt, weights=""))
 
 
 def weights_name(sha256: str) -> str:
@@ -136,11 +157,11 @@ class BoardWriter(_core.BoardWriter):
         fields = vars(policy) | {"mixes": [astuple(mix) for mix in policy.mixes]}
         if (prompt := policy.prompt) is not None:
             try:
-                digest = bytes.fromhex(prompt.weights)
+                digest = bytes.fromhex(prompt.weights or NO_WEIGHTS)
             except ValueError:
                 raise ValueError(f"prompt: weights: {prompt.weights!r} is not hex") from None
-            points = [astuple(point) for point in prompt.points]
-            fields["prompt"] = (digest, prompt.share, prompt.g_per_joule, points)
+            prices = prompt.g_per_joule, [astuple(point) for point in prompt.points]
+            fields["prompt"] = (digest, prompt.share, prices)
         super().publish(**fields)
 
 
@@ -153,10 +174,11 @@ class BoardReader(_core.BoardReader):
     (ValueError: a name that no board can hold). A board that appears or is replaced is noticed
     within a second.
 
-    `by_prompt()` says whether the policy in force has levels chosen by prompts. Only then are texts
-    of use: `choose(sequence, tenant, task, text)`, `choose_many(first_sequence, count, names,
-    texts)`, where names may be None. Weights are read when they are first needed; while they are
-    missing or broken the mix decides, and `Choice.unscored` says for whom.
+    `by_prompt()` says whether the policy in force has levels chosen by prompts, by weights that are
+    on this node. Only then are texts of use: `choose(sequence, tenant, task, text)`,
+    `choose_many(first_sequence, count, names, texts)`, where names may be None. Weights are read
+    when they are first needed; while they are missing or broken the mix decides, and
+    `Flag.UNSCORED` (`Choice.unscored`) says for whom.
     """
 
     def __init__(
@@ -175,23 +197,34 @@ class BoardReader(_core.BoardReader):
         if fields is None:
             return None
         mixes = tuple(
-            BoardMix(tenant, task, tuple(shares)) for tenant, task, shares in fields.pop("mixes")
+            BoardMix(tenant, task, tuple(shares), prices and BoardPrices(*_prices(*prices)))
+            for tenant, task, shares, prices in fields.pop("mixes")
         )
         prompt = fields.pop("prompt")
         if prompt is not None:
-            digest, share, g_per_joule, points = prompt
-            priced = tuple(BoardPoint(fraction, price, tuple(g)) for fraction, price, g in points)
-            prompt = BoardPrompt(digest.hex(), share, tuple(g_per_joule), priced)
+            digest, share, prices = prompt
+            named = "" if digest.hex() == NO_WEIGHTS else digest.hex()
+            prompt = BoardPrompt(*_prices(*prices), named, share)
         return BoardPolicy(**fields, mixes=mixes, prompt=prompt)
 
-    def shares_by_prompt(self, text: bytes) -> tuple[float, ...] | None:
+    def shares_by_prompt(
+        self, text: bytes, tenant: bytes = b"", task: bytes = b""
+    ) -> tuple[float, ...] | None:
         """(levels,) how likely each level is for a request whose prompt, this one, chooses.
 
-        None: no prompt chooses under the policy in force, or its weights are not to be had.
+        None: under the policy in force no prompt of these names' chooses, or its weights are not to
+        be had.
         """
-        found = self._shares(text)
+        found = self._shares(text, tenant, task)
         return None if found is None else tuple(found)
 
     def state(self) -> str:
         """ "ok", "absent", "expired", "corrupt" or "pack"."""
         return BoardState(self._state()).name.lower()
+
+
+def _prices(
+    g_per_joule: Sequence[float], points: Sequence[tuple[float, float, Sequence[float]]]
+) -> tuple[tuple[float, ...], tuple[BoardPoint, ...]]:
+    """As `BoardPrices` has them."""
+    return tuple(g_per_joule), tuple(BoardPoint(part, y, tuple(g)) for part, y, g in points)

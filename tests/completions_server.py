@@ -6,6 +6,7 @@ test_engine_vllm.py asks the same of a real one.
 """
 
 import ssl
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -145,3 +146,51 @@ class CompletionsServer(FakeServer):
 
     def _refuse(self, handler: Any, status: int, message: str) -> None:
         handler.answer({"error": {"message": message, "type": "BadRequestError"}}, status)
+
+
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+ENGINE_DEAD = {
+    "error": {"message": DEAD, "type": "InternalServerError", "param": None, "code": 500}
+}
+OUTLIVES_S = 1.0  # vLLM's server looks every 5 s whether its engine is dead
+
+
+class DyingServer(CompletionsServer):
+    """Its engine may die under it, as vLLM's (0.20.2) does of a CUDA error or of no memory."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        self.dead = threading.Event()
+        self.hung = threading.Event()
+        self.ended = threading.Event()
+        super().__init__(*args, **settings)
+
+    def engine_hangs(self) -> None:
+        """The server goes on and calls itself healthy; no token comes any more."""
+        self.hung.set()
+
+    def engine_dies(self) -> None:
+        self.dead.set()
+        threading.Timer(OUTLIVES_S, self.ended.set).start()
+
+    def get(self, handler: Any) -> None:
+        if handler.path == "/health" and self.dead.is_set():
+            handler.answer({}, 503)
+            return
+        super().get(handler)
+
+    def post(self, handler: Any, body: dict[str, Any]) -> None:
+        if self.dead.is_set():
+            handler.answer(ENGINE_DEAD, 500)
+            return
+        if self.hung.is_set():
+            self.ended.wait()
+        super().post(handler, body)
+
+    def events(self, body: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        for event in super().events(body):
+            if self.dead.is_set():
+                yield ENGINE_DEAD
+                return
+            if self.hung.is_set():
+                self.ended.wait()
+            yield event

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Triton on a model repository, for tests."""
+"""A real Triton on a model repository, for tests and benchmarks."""
 
 import os
 import secrets

@@ -11,6 +11,18 @@ namespace {
 
 using namespace sprout;
 
+void put_prices(std::uint64_t n, std::uint32_t levels, PriceSet& set) {
+  set.point_count = static_cast<std::uint32_t>(n % (kMaxPoints + 1));
+  if (set.point_count == 0) return;
+  for (std::uint32_t l = 0; l < levels; ++l) set.g_per_joule[l] = static_cast<double>(n + l);
+  for (std::uint32_t i = 0; i < set.point_count; ++i) {
+    PricePoint& point = set.points[i];
+    point.fraction = 1.0 / set.point_count;
+    point.g_per_preference = static_cast<double>(n % 1000 + i);
+    for (std::uint32_t l = 0; l < levels; ++l) point.g[l] = -static_cast<double>(n + i * l);
+  }
+}
+
 Policy policy_of(std::uint64_t n) {
   Policy policy;
   policy.version = n;
@@ -26,24 +38,17 @@ Policy policy_of(std::uint64_t n) {
   policy.pue = static_cast<double>(n + 1);
   policy.embodied_g_per_s = static_cast<double>(n + 2);
   policy.mix_count = static_cast<std::uint32_t>(n % (kMaxMixes + 1));
+  const bool priced = n % (kMaxPoints + 1) > 0;
   for (std::uint32_t i = 0; i < policy.mix_count; ++i) {
     policy.mixes[i].name = name_of(std::to_string(n) + " " + std::to_string(i));
     policy.mixes[i].tenant = (n + i) % 3 == 0;
     policy.mixes[i].shares[(n + i) % policy.levels] = 1.0;
+    if (priced) put_prices(n + i, policy.levels, policy.mixes[i].prices);
   }
-  PromptPolicy& prompt = policy.prompt;
-  prompt.point_count = static_cast<std::uint32_t>(n % (kMaxPoints + 1));
-  if (prompt.point_count == 0) return policy;
-  prompt.weights = {n, n + 1, n + 2, n + 3};
-  prompt.share = static_cast<double>(n % 16) / 16;
-  for (std::uint32_t l = 0; l < policy.levels; ++l)
-    prompt.g_per_joule[l] = static_cast<double>(n + l);
-  for (std::uint32_t i = 0; i < prompt.point_count; ++i) {
-    PricePoint& point = prompt.points[i];
-    point.fraction = 1.0 / prompt.point_count;
-    point.g_per_preference = static_cast<double>(n % 1000 + i);
-    for (std::uint32_t l = 0; l < policy.levels; ++l) point.g[l] = -static_cast<double>(n + i * l);
-  }
+  if (!priced) return policy;
+  policy.prompt.weights = {n, n + 1, n + 2, n + 3};
+  policy.prompt.share = static_cast<double>(n % 16) / 16;
+  put_prices(n, policy.levels, policy.prompt);
   return policy;
 }
 

@@ -42,7 +42,13 @@ struct World {
   std::vector<Digest> digests;
   std::vector<std::string> texts;
   std::vector<std::string_view> views;
+  std::vector<Asker> askers;
 };
+
+// Whose requests the texts are, in turn: of nobody, of a class with prices, of one without.
+const std::array<Asker, 3> kAskers{Asker{}, Asker{{}, name_of("priced")},
+                                   Asker{{}, name_of("mix")}};
+constexpr std::int32_t kDrawn = 2;  // the level that all of the third get
 
 // Version n: the weights of n % 3, of which the third are not there.
 Policy policy_of(const World& world, std::uint64_t n) {
@@ -57,17 +63,23 @@ Policy policy_of(const World& world, std::uint64_t n) {
   policy.prompt.g_per_joule = {1.0, 0.9, 0.8};
   policy.prompt.point_count = 1;
   policy.prompt.points[0] = {1.0, 2.0, {0.0, 0.1, 0.2}};
+  policy.mix_count = 2;
+  for (std::size_t i = 0; i < policy.mix_count; ++i) policy.mixes[i].name = kAskers[i + 1].task;
+  policy.mixes[0].shares = policy.shares;
+  policy.mixes[0].prices = policy.prompt;
+  policy.mixes[0].prices.points[0] = {1.0, 1.0, {0.3, 0.0, 0.1}};
+  policy.mixes[1].shares[kDrawn] = 1.0;
   return policy;
 }
 
-std::int32_t level_of(const Model& model, const Policy& policy, std::string_view text) {
+std::int32_t level_of(const Model& model, const PriceSet& prices, std::string_view text) {
   std::array<double, 6> scores;
   model.scorer->score(text, scores);
   std::array<double, 3> costs;
-  const PricePoint& point = policy.prompt.points[0];
+  const PricePoint& point = prices.points[0];
   for (std::size_t l = 0; l < costs.size(); ++l)
-    costs[l] = point.g[l] + policy.prompt.g_per_joule[l] * scores[3 + l] -
-               point.g_per_preference * scores[l];
+    costs[l] =
+        point.g[l] + prices.g_per_joule[l] * scores[3 + l] - point.g_per_preference * scores[l];
   return static_cast<std::int32_t>(std::min_element(costs.begin(), costs.end()) - costs.begin());
 }
 
@@ -77,13 +89,17 @@ void check(const World& world, const std::array<Choice, kTexts>& choices) {
     const Choice& choice = choices[i];
     EXPECT(choice.state == BoardState::kOk && choice.version == policy.version);
     if (policy.paused) {
-      EXPECT(choice.level == 0 && choice.flags == kPaused && !choice.unscored);
+      EXPECT(choice.level == 0 && choice.flags == kPaused);
+    } else if (i % kAskers.size() == 2) {
+      EXPECT(choice.level == kDrawn && choice.flags == 0);
     } else if (policy.version % 3 < kModels) {
       const Model& model = world.models[policy.version % 3];
-      EXPECT(choice.level == level_of(model, policy, world.texts[i]));
-      EXPECT(choice.flags == kByPrompt && !choice.unscored);
+      const PriceSet& prices =
+          i % kAskers.size() == 0 ? PriceSet(policy.prompt) : policy.mixes[0].prices;
+      EXPECT(choice.level == level_of(model, prices, world.texts[i]));
+      EXPECT(choice.flags == kByPrompt);
     } else {
-      EXPECT(choice.level == 1 && choice.flags == 0 && choice.unscored);
+      EXPECT(choice.level == 1 && choice.flags == kUnscored);
     }
   }
 }
@@ -108,6 +124,7 @@ World make() {
     world.texts.push_back(text);
   }
   world.views.assign(world.texts.begin(), world.texts.end());
+  for (std::size_t i = 0; i < kTexts; ++i) world.askers.push_back(kAskers[i % kAskers.size()]);
   return world;
 }
 
@@ -117,11 +134,11 @@ long hammer(const World& world, BoardReader& reader, test::Clock::time_point unt
   Policy policy;
   long done = 0;
   for (; test::Clock::now() < until; ++done) {
-    reader.choose(static_cast<std::uint64_t>(done), kTexts, nullptr, world.views.data(),
+    reader.choose(static_cast<std::uint64_t>(done), kTexts, world.askers.data(), world.views.data(),
                   choices.data());
     check(world, choices);
     EXPECT(reader.policy(policy) && policy.prompt == policy_of(world, policy.version).prompt);
-    reader.shares(world.views[1], shares);
+    reader.shares(world.views[1], kAskers[1], shares);
     reader.by_prompt();
   }
   return done;
@@ -143,10 +160,11 @@ int main(int argc, char** argv) {
   writer.publish(policy_of(world, version));
 
   std::array<Choice, kTexts> choices;
-  reader.choose(0, kTexts, nullptr, world.views.data(), choices.data());  // reads the weights
+  reader.choose(0, kTexts, world.askers.data(), world.views.data(),
+                choices.data());  // reads the weights
   const long before = allocated;
   for (std::uint64_t i = 0; i < 1000; ++i)
-    reader.choose(i, kTexts, nullptr, world.views.data(), choices.data());
+    reader.choose(i, kTexts, world.askers.data(), world.views.data(), choices.data());
   EXPECT(allocated == before);
   check(world, choices);
 

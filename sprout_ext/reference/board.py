@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """The policy board over its bytes (csrc/board.h).
 
-Words: 0 magic, 1 layout, 2 boot id, 3 active buffer, 4-7 unused; two buffers of 432 words from 8
-on: 0 sequence (odd while written), 1-425 payload, 426 checksum = fold(sequence, payload), 427-431
-unused. Payload: version, seed, pack hash, shape (levels | paused << 8 | present << 9), deadline,
-control share, canary share, intensity, pue, embodied g/s, mixes (how many | bits of those that are
-tenants' << 32), eight shares; then 32 mixes of 11 words: name (three words), eight shares; then the
-digest of the weights (four words), share and number of points, eight grams a joule, and four points
-of ten words: fraction, grams a preference, eight grams. What is not used is zero.
+Words: 0 magic, 1 layout, 2 boot id, 3 active buffer, 4-7 unused; two buffers of 2000 words from 8
+on: 0 sequence (odd while written), 1-1993 payload, 1994 checksum = fold(sequence, payload),
+1995-1999 unused. Payload: version, seed, pack hash, shape (levels | paused << 8 | present << 9),
+deadline, control share, canary share, intensity, pue, embodied g/s, mixes (how many | bits of those
+that are tenants' << 32), eight shares; then 32 mixes of 11 words: name (three words), eight shares;
+then the digest of the weights (four words) and the share; then 33 sets of prices of 49 words, of
+all others and of each mix: number of points, eight grams a joule, and four points of ten words:
+fraction, grams a preference, eight grams. What is not used is zero.
 """
 
 import math
@@ -21,15 +22,17 @@ from sprout_ext.board import (
     MAX_MIXES,
     MAX_POINTS,
     NAME_LENGTH,
+    NO_WEIGHTS,
     BoardMix,
     BoardPoint,
     BoardPolicy,
+    BoardPrices,
     BoardPrompt,
     BoardState,
     Flag,
 )
 from sprout_ext.reference.prices import (
-    check_prompt,
+    check_prices,
     level_by_prompt,
     scorer_of,
     shares_by_prompt,
@@ -39,10 +42,10 @@ from sprout_ext.reference.words import Words, bits, boot_id, create, fold, real,
 from sprout_ext.sampler import Stream
 
 MAGIC = int.from_bytes(b"SPRBRD01", "little")
-LAYOUT = 3
-SIZE = 6976
-_BUFFER, _BUFFER_WORDS, _PAYLOAD = 8, 432, 425
-_SHARES, _ROWS, _ROW, _PROMPT, _POINTS, _POINT = 11, 19, 11, 371, 385, 10
+LAYOUT = 4
+SIZE = 32064
+_BUFFER, _BUFFER_WORDS, _PAYLOAD = 8, 2000, 1993
+_SHARES, _ROWS, _ROW, _PROMPT, _SETS, _SET, _POINT = 11, 19, 11, 371, 376, 49, 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +60,33 @@ class Choice:
     pue: float
     embodied_g_per_s: float
     state: int
-    unscored: bool = False
+
+    @property
+    def unscored(self) -> bool:
+        return bool(self.flags & Flag.UNSCORED)
 
 
 def _check(policy: BoardPolicy) -> None:
     thresholds(policy.shares)
+    _check_mixes(policy)
+    for name in ("control_share", "canary_share"):
+        if not 0 <= getattr(policy, name) <= 1:
+            raise ValueError(f"{name}: not in [0, 1]")
+    if math.isinf(policy.intensity_g_per_kwh):
+        raise ValueError("intensity_g_per_kwh: neither finite nor NaN")
+    if not (math.isfinite(policy.pue) and policy.pue > 0):
+        raise ValueError("pue: not a finite number > 0")
+    if not (math.isfinite(policy.embodied_g_per_s) and policy.embodied_g_per_s >= 0):
+        raise ValueError("embodied_g_per_s: not a finite number >= 0")
+    if policy.prompt is not None:
+        check_prices(policy.prompt, len(policy.shares))
+        if not 0 <= policy.prompt.share <= 1:
+            raise ValueError("prompt: share: not in [0, 1]")
+    elif any(mix.prices is not None for mix in policy.mixes):
+        raise ValueError("mixes: prices, and none for all others")
+
+
+def _check_mixes(policy: BoardPolicy) -> None:
     if len(policy.mixes) > MAX_MIXES:
         raise ValueError("mixes: at most 32")
     if len({(mix.tenant, mix.task) for mix in policy.mixes}) < len(policy.mixes):
@@ -75,17 +100,8 @@ def _check(policy: BoardPolicy) -> None:
         if len(mix.shares) != len(policy.shares):
             raise ValueError("mixes: each has as many levels")
         thresholds(mix.shares)
-    for name in ("control_share", "canary_share"):
-        if not 0 <= getattr(policy, name) <= 1:
-            raise ValueError(f"{name}: not in [0, 1]")
-    if math.isinf(policy.intensity_g_per_kwh):
-        raise ValueError("intensity_g_per_kwh: neither finite nor NaN")
-    if not (math.isfinite(policy.pue) and policy.pue > 0):
-        raise ValueError("pue: not a finite number > 0")
-    if not (math.isfinite(policy.embodied_g_per_s) and policy.embodied_g_per_s >= 0):
-        raise ValueError("embodied_g_per_s: not a finite number >= 0")
-    if policy.prompt is not None:
-        check_prompt(policy.prompt, len(policy.shares))
+        if mix.prices is not None:
+            check_prices(mix.prices, len(policy.shares))
 
 
 def _padded(shares: tuple[float, ...]) -> list[int]:
@@ -114,47 +130,58 @@ def _payload(policy: BoardPolicy) -> list[int]:
         *_padded(policy.shares),
         *rows,
         *([0] * (_PROMPT - _ROWS - len(rows))),
-        *_prompt_words(policy.prompt),
+        *_prompt_words(policy),
     ]
 
 
-def _prompt_words(prompt: BoardPrompt | None) -> list[int]:
-    words: list[int] = []
+def _prompt_words(policy: BoardPolicy) -> list[int]:
+    prompt, words = policy.prompt, [0] * (_SETS - _PROMPT)
     if prompt is not None:
-        digest = bytes.fromhex(prompt.weights)
-        words += [int.from_bytes(digest[i : i + 8], "little") for i in (0, 8, 16, 24)]
-        words += [bits(prompt.share), len(prompt.points), *_padded(prompt.g_per_joule)]
-        for point in prompt.points:
-            words += [bits(point.fraction), bits(point.g_per_preference), *_padded(point.g)]
+        digest = bytes.fromhex(prompt.weights or NO_WEIGHTS)
+        words = [int.from_bytes(digest[i : i + 8], "little") for i in (0, 8, 16, 24)]
+        words.append(bits(prompt.share))
+    for prices in (prompt, *(mix.prices for mix in policy.mixes)):
+        words += _prices_words(prices)
     return words + [0] * (_PAYLOAD - _PROMPT - len(words))
 
 
-def _prompt(payload: list[int], levels: int) -> BoardPrompt | None:
-    words, count = payload[_PROMPT:_POINTS], payload[_PROMPT + 5] & 0xFFFFFFFF
-    if count > MAX_POINTS:
+def _prices_words(prices: BoardPrices | None) -> list[int]:
+    words: list[int] = []
+    if prices is not None:
+        words += [len(prices.points), *_padded(prices.g_per_joule)]
+        for point in prices.points:
+            words += [bits(point.fraction), bits(point.g_per_preference), *_padded(point.g)]
+    return words + [0] * (_SET - len(words))
+
+
+def _prices(payload: list[int], number: int, levels: int) -> BoardPrices | None:
+    """number: of the set."""
+    words = payload[_SETS + number * _SET : _SETS + (number + 1) * _SET]
+    if (count := words[0] & 0xFFFFFFFF) > MAX_POINTS:
         raise ValueError("points")
-    rows = [payload[_POINTS + i * _POINT : _POINTS + (i + 1) * _POINT] for i in range(count)]
+    rows = [words[9 + i * _POINT : 9 + (i + 1) * _POINT] for i in range(count)]
     points = [
         BoardPoint(real(row[0]), real(row[1]), tuple(real(word) for word in row[2 : 2 + levels]))
         for row in rows
     ]
-    return (
-        BoardPrompt(
-            b"".join(word.to_bytes(8, "little") for word in words[:4]).hex(),
-            real(words[4]),
-            tuple(real(word) for word in words[6 : 6 + levels]),
-            tuple(points),
-        )
-        if count
-        else None
-    )
+    per_joule = tuple(real(word) for word in words[1 : 1 + levels])
+    return BoardPrices(per_joule, tuple(points)) if count else None
 
 
-def _mix(row: list[int], tenant: int, levels: int) -> BoardMix:
+def _prompt(payload: list[int], levels: int) -> BoardPrompt | None:
+    prices = _prices(payload, 0, levels)
+    if prices is None:
+        return None
+    digest = b"".join(word.to_bytes(8, "little") for word in payload[_PROMPT : _PROMPT + 4])
+    named = "" if digest.hex() == NO_WEIGHTS else digest.hex()
+    return BoardPrompt(prices.g_per_joule, prices.points, named, real(payload[_PROMPT + 4]))
+
+
+def _mix(row: list[int], tenant: int, levels: int, prices: BoardPrices | None) -> BoardMix:
     padded = b"".join(word.to_bytes(8, "little") for word in row[:3])
     name = padded.rstrip(b"\0").decode("latin-1")  # a zero inside is no printable ASCII either
     shares = tuple(real(word) for word in row[3 : 3 + levels])
-    return BoardMix(name if tenant else "", "" if tenant else name, shares)
+    return BoardMix(name if tenant else "", "" if tenant else name, shares, prices)
 
 
 def _policy(payload: list[int]) -> BoardPolicy:
@@ -174,7 +201,10 @@ def _policy(payload: list[int]) -> BoardPolicy:
         intensity_g_per_kwh=real(payload[7]),
         pue=real(payload[8]),
         embodied_g_per_s=real(payload[9]),
-        mixes=tuple(_mix(row, tenants >> i & 1, levels) for i, row in enumerate(rows)),
+        mixes=tuple(
+            _mix(row, tenants >> i & 1, levels, _prices(payload, 1 + i, levels))
+            for i, row in enumerate(rows)
+        ),
         prompt=_prompt(payload, levels),
     )
 
@@ -280,15 +310,20 @@ class BoardReader:
         state, policy = self._read()
         if policy is None or state is not BoardState.OK or policy.paused:
             return False
-        return policy.prompt is not None and round(policy.prompt.share * 2.0**32) > 0
+        if policy.prompt is None or not policy.prompt.weights:
+            return False
+        return round(policy.prompt.share * 2.0**32) > 0
 
-    def shares_by_prompt(self, text: bytes) -> tuple[float, ...] | None:
+    def shares_by_prompt(
+        self, text: bytes, tenant: bytes = b"", task: bytes = b""
+    ) -> tuple[float, ...] | None:
         """As the core's."""
         policy = self._read()[1]
         if policy is None or policy.prompt is None or not self.by_prompt():
             return None
+        prices = policy.prices_of(tenant, task)
         scorer = scorer_of(self._path.parent, policy.prompt, len(policy.shares))
-        return None if scorer is None else shares_by_prompt(policy.prompt, scorer, text)
+        return None if scorer is None or prices is None else shares_by_prompt(prices, scorer, text)
 
     def choose(
         self, sequence: int, tenant: bytes = b"", task: bytes = b"", text: bytes | None = None
@@ -314,8 +349,8 @@ class BoardReader:
         prompts: Sequence[bytes | None] = [None] * count if texts is None else texts
         asked = zip(names or [(b"", b"")] * count, prompts, strict=True)
         return [
-            Choice(level, flags, policy.version, policy.seed, *carbon, int(state), unscored)
-            for level, flags, unscored in self._drawn(policy, first_sequence, list(asked))
+            Choice(level, flags, policy.version, policy.seed, *carbon, int(state))
+            for level, flags in self._drawn(policy, first_sequence, list(asked))
         ]
 
     def _drawn(
@@ -323,32 +358,32 @@ class BoardReader:
         policy: BoardPolicy,
         first: int,
         asked: Sequence[tuple[tuple[bytes, bytes], bytes | None]],
-    ) -> Iterator[tuple[int, int, bool]]:
+    ) -> Iterator[tuple[int, int]]:
         key, prompt, scorer = fold_key(policy.seed, *self._stub), policy.prompt, None
         if self.by_prompt() and prompt is not None:
             scorer = scorer_of(self._path.parent, prompt, len(policy.shares))
         for sequence, (names, text) in enumerate(asked, first):
             drawn = {stream: int(draws(key, sequence, 1, stream)[0]) for stream in Stream}
 
-            own = policy.mix_of(*names)
+            prices = policy.prices_of(*names)
             by_prompt = (
                 prompt is not None
-                and own is None
-                and text is not None
+                and prices is not None
+                and (text is not None or not prompt.weights)
                 and drawn[Stream.PROMPT] < round(prompt.share * 2.0**32)
             )
             if policy.paused:
-                yield 0, int(Flag.PAUSED), False
+                yield 0, int(Flag.PAUSED)
             elif drawn[Stream.CONTROL] < round(policy.control_share * 2.0**32):
-                yield 0, int(Flag.CONTROL), False
+                yield 0, int(Flag.CONTROL)
             elif drawn[Stream.CANARY] >= round(policy.canary_share * 2.0**32):
-                yield 0, int(Flag.HELD_BACK), False
+                yield 0, int(Flag.HELD_BACK)
             elif by_prompt and scorer is not None:
-                assert prompt is not None  # for types
+                assert prices is not None  # for types
                 assert text is not None
-                level = level_by_prompt(prompt, scorer, text, drawn[Stream.POINT])
-                yield level, int(Flag.PROMPT), False
+                level = level_by_prompt(prices, scorer, text, drawn[Stream.POINT])
+                yield level, int(Flag.PROMPT)
             else:
-                upper = thresholds(own or policy.shares)
+                upper = thresholds(policy.shares_of(*names))
                 level = next(i for i, bound in enumerate(upper) if drawn[Stream.LEVEL] < int(bound))
-                yield level, 0, by_prompt
+                yield level, int(Flag.UNSCORED) if by_prompt else 0

@@ -2,9 +2,10 @@
 """The energy clock over its bytes (csrc/clock.h).
 
 Words: 0 magic, 1 layout, 2 boot id, 3 active state, 4-7 unused; two states of 16 words from 8 on:
-0 sequence (odd while written), 1-9 payload, 10 checksum = fold(sequence, payload), 11-15 unused;
+0 sequence (odd while written), 1-12 payload, 13 checksum = fold(sequence, payload), 14-15 unused;
 from 40 on 8192 corners (t_ns, C). Payload: t_ns, C, rate, metered, settled, idle, meter reading,
-corners ever written, bits (estimated | rated << 1 | measured << 2 | flat << 3).
+unattributed, unmetered from, unmetered until, corners ever written, bits (estimated | rated << 1 |
+measured << 2 | flat << 3 | not whole << 4).
 """
 
 import math
@@ -20,10 +21,11 @@ MAGIC = int.from_bytes(b"SPRCLK01", "little")
 RING = 8192
 WINDOW = RING - 1
 SIZE = 320 + 16 * RING
-_STATE, _STATE_WORDS, _PAYLOAD, _CORNERS = 8, 16, 9, 40
+LAYOUT = 2
+_STATE, _STATE_WORDS, _PAYLOAD, _CORNERS = 8, 16, 12, 40
 
 
-_REALS = ("integral", "rate", "metered", "settled", "idle", "meter")
+_REALS = ("integral", "rate", "metered", "settled", "idle", "meter", "unattributed")
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,9 @@ class _Now:
     settled: float = 0.0
     idle: float = 0.0
     meter: float = 0.0
+    unattributed: float = 0.0
+    unmetered_from: int = 0
+    unmetered_until: int = 0
     corners: int = 0
     bits: int = 0
 
@@ -50,17 +55,28 @@ class _Now:
     def flat(self) -> bool:
         return bool(self.bits >> 3 & 1)
 
+    @property
+    def whole(self) -> bool:
+        return not self.bits >> 4 & 1
+
 
 def _read(words: Words) -> _Now:
     magic, layout, _, active = words.read(0, 4)
-    if (magic, layout) != (MAGIC, 1) or active > 1:
+    if (magic, layout) != (MAGIC, LAYOUT) or active > 1:
         raise ValueError("not an energy clock")
     at = _STATE + active * _STATE_WORDS
     sequence, *payload = words.read(at, 1 + _PAYLOAD)
     if sequence & 1 or words[at + 1 + _PAYLOAD] != fold([sequence, *payload]):
         raise ValueError("the energy clock is corrupt")
-    reals = dict(zip(_REALS, map(real, payload[1:7]), strict=True))
-    return _Now(t_ns=signed(payload[0]), corners=payload[7], bits=payload[8], **reals)
+    reals = dict(zip(_REALS, map(real, payload[1:8]), strict=True))
+    return _Now(
+        t_ns=signed(payload[0]),
+        unmetered_from=signed(payload[8]),
+        unmetered_until=signed(payload[9]),
+        corners=payload[10],
+        bits=payload[11],
+        **reals,
+    )
 
 
 def _write(words: Words, now: _Now, corner: _Now | None) -> None:
@@ -71,8 +87,9 @@ def _write(words: Words, now: _Now, corner: _Now | None) -> None:
     if corner is not None:
         ring = _CORNERS + 2 * (corner.corners % RING)
         words.write(ring, (corner.t_ns, bits(corner.integral)))
-    t_ns, *reals = astuple(now)[:7]
-    payload = [t_ns, *map(bits, reals), now.corners, now.bits]
+    t_ns, *reals = astuple(now)[:8]
+    stretch = (now.unmetered_from, now.unmetered_until)
+    payload = [t_ns, *map(bits, reals), *stretch, now.corners, now.bits]
     words.write(at + 1, payload)
     words[at + 1 + _PAYLOAD] = fold([odd + 1, *payload])
     words[at] = odd + 1
@@ -99,6 +116,9 @@ def _energy(words: Words, start_ns: int, end_ns: int) -> tuple[float, bool]:
     provisional = end_ns > now.t_ns
     if end_ns <= start_ns:
         return 0.0, provisional
+    begun = now.unmetered_until and end_ns > now.unmetered_from
+    if begun and (not now.whole or start_ns < now.unmetered_until):
+        return math.nan, True
     if provisional and not now.rated:
         return math.nan, True
     joules, settled_end = 0.0, min(end_ns, now.t_ns)
@@ -122,7 +142,7 @@ class ClockWriter:
         target = Path(path)
         fresh = not target.exists()
         if fresh:
-            create(target, SIZE, (MAGIC, 1, boot_id(), 0), replace=True)
+            create(target, SIZE, (MAGIC, LAYOUT, boot_id(), 0), replace=True)
         self._words = Words(target, SIZE)
         if fresh:
             _write(self._words, _Now(), None)
@@ -134,6 +154,8 @@ class ClockWriter:
         joules: float,
         meter_joules: float,
         estimated: bool,
+        *,
+        whole: bool = True,
     ) -> None:
         """The interval since the last tick."""
         for name, value in (
@@ -146,7 +168,15 @@ class ClockWriter:
         if t_ns <= before.t_ns:
             raise ValueError("t_ns: not after the last tick")
         first = before.t_ns == 0
-        active = active_seconds > 0 and not first
+        known = before.whole and whole
+        active = active_seconds > 0 and not first and known
+        nobodys = not first and not known
+        begun = before.t_ns if before.unmetered_until != before.t_ns else before.unmetered_from
+        stretch = (before.unmetered_from, before.unmetered_until)
+        if nobodys:
+            stretch = (begun, t_ns)
+        elif first and not whole:
+            stretch = (t_ns, t_ns)
         flat = not active and not first
         rate = joules / active_seconds if active else before.rate
         straight = first or (before.flat and flat)
@@ -156,13 +186,17 @@ class ClockWriter:
             rate=rate,
             metered=before.metered + joules,
             settled=before.settled + (joules if active else 0.0),
-            idle=before.idle + (0.0 if active else joules),
+            idle=before.idle + (0.0 if active or nobodys else joules),
             meter=meter_joules,
+            unattributed=before.unattributed + (joules if nobodys else 0.0),
+            unmetered_from=stretch[0],
+            unmetered_until=stretch[1],
             corners=before.corners + (not straight),
             bits=estimated
             | (before.rated or active) << 1
             | (before.measured or active) << 2
-            | flat << 3,
+            | flat << 3
+            | (not whole) << 4,
         )
         _write(self._words, now, None if straight else before)
 
@@ -198,6 +232,22 @@ class ClockWriter:
     def idle_joules(self) -> float:
         """While none was."""
         return _read(self._words).idle
+
+    @property
+    def unattributed_joules(self) -> float:
+        """Of intervals that were not metered whole."""
+        return _read(self._words).unattributed
+
+    @property
+    def last_whole(self) -> bool:
+        """Whether the last reading had everything that was used."""
+        return _read(self._words).whole
+
+    @property
+    def unmetered_ns(self) -> tuple[int, int]:
+        """The latest stretch that was not metered whole; (0, 0): there was none."""
+        now = _read(self._words)
+        return now.unmetered_from, now.unmetered_until
 
     def energy(self, start_ns: int, end_ns: int) -> tuple[float, bool]:
         """As the reader's."""
@@ -240,5 +290,6 @@ class ClockReader:
         finally:
             words.close()
         return ClockState(
-            now.t_ns, now.rate, now.metered, now.settled, now.idle, bool(now.bits & 1)
+            *(now.t_ns, now.rate, now.metered, now.settled, now.idle, bool(now.bits & 1)),
+            *(now.unattributed, now.unmetered_until, now.whole),
         )

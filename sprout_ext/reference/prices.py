@@ -8,27 +8,25 @@ from pathlib import Path
 
 import numpy as np
 
-from sprout_ext.board import MAX_POINTS, BoardPoint, BoardPrompt, weights_name
+from sprout_ext.board import MAX_POINTS, BoardPoint, BoardPrices, BoardPrompt, weights_name
 from sprout_ext.reference.sampler import thresholds
 from sprout_ext.reference.scorer import Array, Scorer
 
 MOST_WEIGHTS = 3 << 20
 
 
-def check_prompt(prompt: BoardPrompt, levels: int) -> None:
+def check_prices(prices: BoardPrices, levels: int) -> None:
     """ValueError as in the core."""
-    if not 1 <= len(prompt.points) <= MAX_POINTS:
+    if not 1 <= len(prices.points) <= MAX_POINTS:
         raise ValueError("prompt: 1 to 4 points")
-    if not 0 <= prompt.share <= 1:
-        raise ValueError("prompt: share: not in [0, 1]")
-    for numbers in (prompt.g_per_joule, *(point.g for point in prompt.points)):
+    for numbers in (prices.g_per_joule, *(point.g for point in prices.points)):
         if len(numbers) != levels:
             raise ValueError("prompt: must have as many levels")
         if not all(map(math.isfinite, numbers)):
             raise ValueError("prompt: must be finite")
-    if not all(0 <= point.g_per_preference < math.inf for point in prompt.points):
+    if not all(0 <= point.g_per_preference < math.inf for point in prices.points):
         raise ValueError("prompt: g_per_preference: finite and >= 0")
-    thresholds([point.fraction for point in prompt.points])
+    thresholds([point.fraction for point in prices.points])
 
 
 def scorer_of(directory: Path, prompt: BoardPrompt, levels: int) -> Scorer | None:
@@ -66,33 +64,33 @@ def parse(data: bytes) -> Scorer:
     )
 
 
-def costs(prompt: BoardPrompt, point: BoardPoint, scores: Array) -> Array:
+def costs(prices: BoardPrices, point: BoardPoint, scores: Array) -> Array:
     """(levels,) grams of each level, less what its preference is worth; scores (2 levels,)."""
     preference, joules = np.split(scores, 2)
-    spent: Array = np.array(point.g) + np.array(prompt.g_per_joule) * joules
+    spent: Array = np.array(point.g) + np.array(prices.g_per_joule) * joules
     return spent - point.g_per_preference * preference
 
 
-def cheapest(prompt: BoardPrompt, point: BoardPoint, scores: Array) -> int:
+def cheapest(prices: BoardPrices, point: BoardPoint, scores: Array) -> int:
     """Of equal ones the lower level; what is no number is never the least."""
-    best, found = 0, costs(prompt, point, scores)
+    best, found = 0, costs(prices, point, scores)
     for level in range(1, len(found)):
         if found[level] < found[best]:
             best = level
     return best
 
 
-def level_by_prompt(prompt: BoardPrompt, scorer: Scorer, text: bytes, draw: int) -> int:
+def level_by_prompt(prices: BoardPrices, scorer: Scorer, text: bytes, draw: int) -> int:
     """The level of a prompt; draw: of the point, in [0, 2^32)."""
     scores = scorer.score_many([text])[0]
-    upper = thresholds([point.fraction for point in prompt.points])
-    return cheapest(prompt, prompt.points[int((upper <= draw).sum())], scores)
+    upper = thresholds([point.fraction for point in prices.points])
+    return cheapest(prices, prices.points[int((upper <= draw).sum())], scores)
 
 
-def shares_by_prompt(prompt: BoardPrompt, scorer: Scorer, text: bytes) -> tuple[float, ...]:
+def shares_by_prompt(prices: BoardPrices, scorer: Scorer, text: bytes) -> tuple[float, ...]:
     """(levels,) how likely each level is for a prompt."""
     scores = scorer.score_many([text])[0]
-    found = [0.0] * len(prompt.g_per_joule)
-    for point in prompt.points:
-        found[cheapest(prompt, point, scores)] += point.fraction
+    found = [0.0] * len(prices.g_per_joule)
+    for point in prices.points:
+        found[cheapest(prices, point, scores)] += point.fraction
     return tuple(found)

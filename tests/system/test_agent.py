@@ -367,7 +367,8 @@ def test_outcomes_sum_to_what_was_settled(stack: Stack) -> None:
     given = sum(outcome.energy_joules for outcome in stack.control.outcomes.values())
     assert given > 0
     assert given == pytest.approx(status.settled_joules, rel=1e-3)
-    assert status.settled_joules + status.idle_joules == pytest.approx(status.metered_joules)
+    parts = status.settled_joules + status.idle_joules + status.unattributed_joules
+    assert parts == pytest.approx(status.metered_joules)
     assert status.energy_estimated
     assert all(outcome.energy_estimated for outcome in stack.control.outcomes.values())
 

@@ -6,9 +6,7 @@ for CPUs. The model has a Llama's shape, random weights and the default weights'
 nothing is downloaded; what it says means nothing, but greedy answers repeat.
 """
 
-import json
 import os
-import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +15,7 @@ import httpx
 import pytest
 from engine_dialects import ask
 from engine_fakes import generation
+from vllm_model import ABSENT, PYTHON, START_S, make
 from waiting import PATIENCE_S, wait_for
 
 from sprout.config import Config
@@ -31,38 +30,16 @@ from sprout.serve.client import Client
 from sprout.serve.process import start_time
 from sprout.serve.vllm import segments_of
 
-PYTHON = os.environ.get("VLLM_PYTHON", "")
-
 pytestmark = [
     pytest.mark.system,
     pytest.mark.timeout(900),
-    pytest.mark.skipif(not PYTHON, reason="VLLM_PYTHON names no interpreter with vLLM"),
+    pytest.mark.skipif(bool(ABSENT), reason=ABSENT),
 ]
-
-START_S = 600.0
-SHAPE = {
-    "architectures": ["LlamaForCausalLM"],
-    "model_type": "llama",
-    "hidden_size": 256,
-    "intermediate_size": 512,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "vocab_size": 49_152,
-    "max_position_embeddings": 2048,
-    "rms_norm_eps": 1e-5,
-    "torch_dtype": "bfloat16",
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-}
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model") / "llama-shaped-random"
-    shutil.copytree(tokenizer_dir, folder)
-    (folder / "config.json").write_text(json.dumps(SHAPE))
-    return folder
+    return make(tmp_path_factory.mktemp("model") / "llama-shaped-random", tokenizer_dir)
 
 
 @pytest.fixture(scope="module")

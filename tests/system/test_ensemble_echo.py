@@ -253,7 +253,7 @@ def test_prompts_choose_their_levels(server: Server, model: str, seed: int) -> N
     """As the reference says of each client's own text; others under the same policy as ever."""
     data = packed(seed=seed)  # of its own: what a stub has read stays in its memory
     points = (BoardPoint(1.0, 2.0, (0.0, 0.1, 0.2)),)
-    prompt = BoardPrompt(weights.name(data), 1.0, (1.0, 0.9, 0.8), points)
+    prompt = BoardPrompt((1.0, 0.9, 0.8), points, weights.name(data), 1.0)
     scorer = reference.prices.parse(data)
     texts = [
         f"{word} {n} times?" for n in (1, 20) for word in ("Hi", "Explain", "größer", "\0", "")
@@ -283,7 +283,7 @@ def test_prompts_choose_their_levels(server: Server, model: str, seed: int) -> N
         assert level(texts[expected.index(0)], sprout_level="L2") == 2
         assert level(texts[expected.index(2)], sprout_off=True) == 0
         flags = {int(row["flags"]) for row in ledger.scan() if row["policy_version"] == 8 + seed}
-        assert flags == {0, Flag.PROMPT, Flag.PINNED, Flag.OFF}
+        assert flags == {0, Flag.UNSCORED, Flag.PROMPT, Flag.PINNED, Flag.OFF}
     finally:
         server.board.publish(policy((0.0, 1.0, 0.0), mixes=MIXES))
         file.unlink(missing_ok=True)

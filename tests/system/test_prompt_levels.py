@@ -16,7 +16,7 @@ from waiting import wait_for
 from sprout.channel import connect
 from sprout.config import Config
 from sprout.control.messages import plan_of
-from sprout.control.prices import choose
+from sprout.control.part import choose
 from sprout.serve.background import BackgroundStack
 from sprout.serve.client import Client
 from sprout.serve.services import child_environment

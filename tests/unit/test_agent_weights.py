@@ -62,7 +62,7 @@ class Rig:
     def named(self) -> str | None:
         """The weights that the board names; None: no level by prompt."""
         policy = self.reader.policy()
-        return policy.prompt.weights if policy and policy.prompt else None
+        return (policy.prompt.weights or None) if policy and policy.prompt else None
 
     def wait(self, done: Callable[[], bool]) -> None:
         self.control.wait(done)
@@ -136,6 +136,9 @@ def test_no_policy_waits_for_weights_least_of_all_a_pause(rig: Rig) -> None:
     rig.wait(lambda: rig.control.weights_asked == [digest])
     assert (rig.reader.state(), rig.named()) == ("ok", None)
     assert rig.reader.choose(1).version == 7 << 32 | 1
+    # Who would have chosen is told from who is drawn in any case.
+    found = rig.reader.choose_many(0, 200)
+    assert {choice.flags for choice in found} == {0, Flag.UNSCORED, Flag.CONTROL}
     assert f"weights {digest[:12]}: they are being fetched" in rig.watcher.error
     rig.watcher.apply(policy(2, digest, paused=True))
     assert rig.reader.choose(1).flags == Flag.PAUSED

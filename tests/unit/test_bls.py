@@ -143,6 +143,30 @@ def test_stop_that_overtakes_its_request_is_repeated(desk):
     assert call.stops >= 4
 
 
+@pytest.mark.parametrize("method", ["cancelled", "stop"])
+def test_what_can_not_be_asked_or_stopped_is_logged_once(desk, caplog, monkeypatch, method):
+    looks, asked = [], threading.Event()
+
+    def fails(*_):
+        looks.append(1)
+        if len(looks) >= 6:
+            asked.set()
+        raise OSError("Triton says nothing")
+
+    first, second = FakeCall([texts("a")], blocked=True), FakeCall([texts("b")], blocked=True)
+    for number, call in enumerate((first, second), 1):
+        monkeypatch.setattr(call, method, fails)
+        call.gone = method == "stop"
+        desk.take(call)
+        assert asked.wait(PATIENCE_S)
+        looks.clear()
+        asked.clear()
+        call.finish.set()
+        assert call.done.wait(PATIENCE_S)
+        assert [r.message for r in caplog.records] == ["a call could not be stopped"] * number
+        assert "Triton says nothing" in caplog.text
+
+
 def test_call_that_waits_for_a_thread_is_cancelled_without_running():
     desk = Desk(max_in_flight=1, poll_s=0.01)
     running, waiting = FakeCall([texts("a")], blocked=True), FakeCall([texts("b")])

@@ -450,7 +450,7 @@ def test_a_verified_copy_outlives_damage_but_no_other_writing(path: Path):
     writer.publish(policy(shares=SECOND))
     assert reader.choose(0).level == 1
     active = path.read_bytes()[24]
-    sequence = 8 * (8 + 432 * active)
+    sequence = 8 * (8 + 2000 * active)
 
     def damage(at: int) -> None:
         with path.open("r+b") as file:
@@ -463,7 +463,7 @@ def test_a_verified_copy_outlives_damage_but_no_other_writing(path: Path):
     damage(shares)
     assert reader.choose(0).level == 1
     assert [fresh.state() for fresh in readers(path)] == ["corrupt", "corrupt"]
-    for word in (sequence, sequence + 8 * 426):  # another sequence, another checksum
+    for word in (sequence, sequence + 8 * 1994):  # another sequence, another checksum
         damage(word)
         assert reader.choose(0).state == BoardState.CORRUPT
         damage(word)

@@ -21,6 +21,7 @@ from sprout_ext.board import (
     BoardMix,
     BoardPoint,
     BoardPolicy,
+    BoardPrices,
     BoardPrompt,
     BoardReader,
     BoardState,
@@ -54,7 +55,7 @@ def put(directory: Path, data: bytes) -> str:
 
 def prompt_of(sha256: str, **changes: Any) -> BoardPrompt:
     point = BoardPoint(1.0, 2.0, (0.0, 0.1, 0.2))
-    return replace(BoardPrompt(sha256, 1.0, (1.0, 0.9, 0.8), (point,)), **changes)
+    return replace(BoardPrompt((1.0, 0.9, 0.8), (point,), sha256, 1.0), **changes)
 
 
 def policy(**changes: Any) -> BoardPolicy:
@@ -236,6 +237,104 @@ def test_who_has_a_mix_of_its_own_keeps_it(path: Path) -> None:
     assert found == told(oracle(path).choose_many(0, 5, names, [b"any"] * 5))
 
 
+def test_whose_mix_has_prices_chooses_by_them(path: Path) -> None:
+    """By hand: weights, share and draws are those of all, prices the mix's own."""
+    data = packed()
+    sha256 = put(path.parent, data)
+    scores = weights.scorer(data).score_many(TEXTS)
+    gentle = BoardPrices((0.1, 0.2, 0.3), (BoardPoint(1.0, 5.0, (0.3, 0.0, 0.1)),))
+    stern = BoardPrices((9.0, 9.0, 9.0), (BoardPoint(1.0, 0.1, (0.0, 0.5, 0.9)),))
+    prompt = prompt_of(sha256)
+    mixes = (
+        BoardMix("acme", "", SECOND, stern),
+        BoardMix("quiet", "", FIRST),
+        BoardMix("", "chat", THIRD, gentle),
+    )
+    sent = policy(mixes=mixes, prompt=prompt)
+    BoardWriter(path).publish(sent)
+    reader, flag = core(path), int(Flag.PROMPT)
+    assert reader.policy() == sent
+
+    def level(prices: BoardPrices, row: Any) -> int:
+        point = prices.points[0]
+        costs = [
+            point.g[i] + prices.g_per_joule[i] * row[3 + i] - point.g_per_preference * row[i]
+            for i in range(3)
+        ]
+        return costs.index(min(costs))
+
+    whose = {
+        (b"", b""): prompt,
+        (b"other", b"poems"): prompt,
+        (b"acme", b"chat"): stern,
+        (b"other", b"chat"): gentle,
+        (b"quiet", b"chat"): None,
+    }
+    seen = set()
+    for names, prices in whose.items():
+        expected = [
+            (0, 0, False) if prices is None else (level(prices, row), flag, False) for row in scores
+        ]
+        asked = [names] * len(TEXTS)
+        assert told(reader.choose_many(0, len(TEXTS), asked, TEXTS)) == expected
+        assert told(oracle(path).choose_many(0, len(TEXTS), asked, TEXTS)) == expected
+        for text, (chosen, *_) in zip(TEXTS, expected, strict=True):
+            shares = None if prices is None else tuple(float(i == chosen) for i in range(3))
+            assert reader.shares_by_prompt(text, *names) == shares
+            assert oracle(path).shares_by_prompt(text, *names) == shares
+        seen.add(tuple(expected))
+    assert len(seen) == 4  # the first two alone are alike
+    mixed = [list(whose)[i % 5] for i in range(len(TEXTS))]
+    one = told(reader.choose_many(0, len(TEXTS), mixed, TEXTS))
+    assert one == [
+        told(reader.choose_many(i, 1, [names], [text]))[0]
+        for i, (names, text) in enumerate(zip(mixed, TEXTS, strict=True))
+    ]
+
+
+def test_whom_the_share_leaves_out_is_drawn_from_its_own_mix(path: Path) -> None:
+    always_first = BoardPrices((0.0,) * 3, (BoardPoint(1.0, 0.0, (0.0, 9.0, 9.0)),))
+    prompt = prompt_of(put(path.parent, packed()), share=0.5)
+    mixes = (BoardMix("", "chat", THIRD, always_first),)
+    BoardWriter(path).publish(policy(mixes=mixes, prompt=prompt))
+    n, taken = 400, Sampler((0.5, 0.5), KEY)
+    names = [(b"", b"chat")] * n
+    found = told(core(path).choose_many(0, n, names, [b"any"] * n))
+    by_draw = {True: (0, int(Flag.PROMPT), False), False: (2, 0, False)}
+    assert found == [by_draw[taken.draw(s, Stream.PROMPT) == 0] for s in range(n)]
+    assert found == told(oracle(path).choose_many(0, n, names, [b"any"] * n))
+
+
+def test_prices_of_a_mix_need_those_of_all_others(path: Path) -> None:
+    """Weights and share stand with them."""
+    prices = BoardPrices((1.0,) * 3, (BoardPoint(1.0, 0.0, FIRST),))
+    wrong = policy(mixes=(BoardMix("acme", "", FIRST, prices),))
+    for writer in (BoardWriter(path), reference.BoardWriter(path)):
+        with pytest.raises(ValueError, match="mixes: prices, and none for all others"):
+            writer.publish(wrong)
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"g_per_joule": (1.0, 1.0)}, "as many levels"),
+        ({"g_per_joule": (1.0, math.nan, 1.0)}, "finite"),
+        ({"points": ()}, "1 to 4 points"),
+        ({"points": (BoardPoint(0.5, 0.0, FIRST),)}, "sum to 1"),
+        ({"points": (BoardPoint(1.0, -1.0, FIRST),)}, "g_per_preference"),
+        ({"points": (BoardPoint(1.0, 0.0, (1.0,)),)}, "as many levels"),
+    ],
+)
+def test_a_mix_s_prices_are_checked(path: Path, changes: Any, problem: str) -> None:
+    good = BoardPrices((1.0,) * 3, (BoardPoint(1.0, 0.0, FIRST),))
+    mixes = (BoardMix("", "chat", FIRST, replace(good, **changes)),)
+    for writer in (BoardWriter(path), reference.BoardWriter(path)):
+        with pytest.raises(ValueError, match=problem):
+            writer.publish(policy(mixes=mixes, prompt=prompt_of("5a" * 32)))
+        writer.close()
+
+
 def test_without_texts_the_mix_decides(path: Path) -> None:
     BoardWriter(path).publish(policy(shares=SECOND, prompt=prompt_of(put(path.parent, packed()))))
     reader = core(path)
@@ -288,9 +387,11 @@ def test_without_its_weights_the_mix_decides_and_it_is_told(
     BoardWriter(path).publish(policy(prompt=prompt_of(sha256, share=0.5)))
     reader, plain = core(path), core(path).choose_many(0, 400)
     found = reader.choose_many(0, 400, None, [b"any"] * 400)
-    assert [(c.level, c.flags) for c in found] == [(c.level, c.flags) for c in plain]
+    assert [c.level for c in found] == [c.level for c in plain]
     taken = Sampler((0.5, 0.5), KEY)
-    assert [c.unscored for c in found] == [taken.draw(s, Stream.PROMPT) == 0 for s in range(400)]
+    unscored = [taken.draw(s, Stream.PROMPT) == 0 for s in range(400)]
+    assert [c.unscored for c in found] == unscored
+    assert [c.flags for c in found] == [Flag.UNSCORED * told for told in unscored]
     assert {c.state for c in found} == {BoardState.OK}
     assert reader.shares_by_prompt(b"any") is None
     assert reader.by_prompt()  # by the policy
@@ -299,8 +400,38 @@ def test_without_its_weights_the_mix_decides_and_it_is_told(
 def test_weights_of_other_levels_are_as_good_as_none(path: Path) -> None:
     sha256 = put(path.parent, packed(levels=2))
     BoardWriter(path).publish(policy(prompt=prompt_of(sha256)))
-    assert told(core(path).choose_many(0, 1, None, [b"a"]))[0][1:] == (0, True)
-    assert told(oracle(path).choose_many(0, 1, None, [b"a"]))[0][1:] == (0, True)
+    assert told(core(path).choose_many(0, 1, None, [b"a"]))[0][1:] == (Flag.UNSCORED, True)
+    assert told(oracle(path).choose_many(0, 1, None, [b"a"]))[0][1:] == (Flag.UNSCORED, True)
+
+
+def test_a_node_without_weights_says_who_would_have_chosen(path: Path) -> None:
+    """Nobody's text is asked for; levels are the mixes', and the others are the drawn tenth's."""
+    prices = BoardPrices((1.0,) * 3, (BoardPoint(1.0, 0.0, FIRST),))
+    mixes = (BoardMix("", "chat", THIRD, prices), BoardMix("acme", "", SECOND))
+    whole = policy(prompt=prompt_of(put(path.parent, packed()), share=0.9), mixes=mixes)
+    BoardWriter(path).publish(whole.without_weights())
+    reader, theirs, n = core(path), oracle(path), 300
+    assert reader.policy() == theirs.policy() == whole.without_weights()
+    assert (reader.by_prompt(), theirs.by_prompt()) == (False, False)
+    assert reader.shares_by_prompt(b"any") is theirs.shares_by_prompt(b"any") is None
+    plain = core(path.with_name("plain"))
+    BoardWriter(path.with_name("plain")).publish(
+        replace(whole, prompt=None, mixes=(replace(mixes[0], prices=None), mixes[1]))
+    )
+    taken = Sampler((0.9, 0.1), KEY)
+    for names in ((b"", b""), (b"", b"chat"), (b"acme", b"chat")):
+        asked = [names] * n
+        found = told(reader.choose_many(0, n, asked))
+        drawn = [c.level for c in plain.choose_many(0, n, asked)]
+        lacks = [taken.draw(s, Stream.PROMPT) == 0 and names[0] == b"" for s in range(n)]
+        assert found == [
+            (level, int(Flag.UNSCORED) if lack else 0, lack)
+            for level, lack in zip(drawn, lacks, strict=True)
+        ]
+        assert found == told(theirs.choose_many(0, n, asked))
+        assert found == told(reader.choose_many(0, n, asked, [b"any"] * n))
+    plain_policy = policy()
+    assert plain_policy.without_weights() == plain_policy
 
 
 def test_new_weights_are_read_at_once_and_old_ones_are_kept_till_then(path: Path) -> None:
@@ -319,7 +450,7 @@ def test_new_weights_are_read_at_once_and_old_ones_are_kept_till_then(path: Path
     assert levels(second) == of_second
     (path.parent / weights_name(second)).unlink()
     assert levels(second) == of_second
-    assert levels("0" * 64) == [(level, 0, True) for level, *_ in levels("0" * 64)]
+    assert levels("1" * 64) == [(level, int(Flag.UNSCORED), True) for level, *_ in levels("1" * 64)]
     assert levels(second) == of_second
     assert levels(first) == of_first
 
@@ -373,7 +504,6 @@ def test_threads_share_a_reader(path: Path) -> None:
     [
         ("not hex", {"weights": "xy"}),
         ("32 bytes", {"weights": "00" * 31}),
-        ("32 bytes", {"weights": ""}),
         ("share", {"share": 1.5}),
         ("share", {"share": -0.1}),
         ("share", {"share": math.nan}),
@@ -404,13 +534,13 @@ some = st.floats(-10, 10)
 
 
 @st.composite
-def prompts(draw: st.DrawFn, levels: int, sha256: str) -> BoardPrompt:
+def prices(draw: st.DrawFn, levels: int) -> BoardPrices:
     many = st.tuples(*[some] * levels)
     parts = draw(st.lists(st.integers(0, 9), min_size=1, max_size=4).filter(any))
     points = tuple(
         BoardPoint(part / sum(parts), draw(st.floats(0, 10)), draw(many)) for part in parts
     )
-    return BoardPrompt(sha256, draw(st.sampled_from([0.0, 0.3, 1.0])), draw(many), points)
+    return BoardPrices(draw(many), points)
 
 
 @settings(
@@ -429,8 +559,17 @@ def test_each_reads_and_chooses_as_the_other(
         control_share=data.draw(st.sampled_from([0.0, 0.2])),
         canary_share=data.draw(st.sampled_from([0.8, 1.0])),
         paused=data.draw(st.sampled_from([False, False, False, True])),
-        mixes=data.draw(st.sampled_from([(), (BoardMix("a", "", (1.0, *[0.0] * (levels - 1))),)])),
-        prompt=data.draw(prompts(levels, sha256 if there else "00" * 32)),
+        prompt=BoardPrompt(
+            **vars(data.draw(prices(levels))),
+            weights=sha256 if there else data.draw(st.sampled_from(["11" * 32, ""])),
+            share=data.draw(st.sampled_from([0.0, 0.3, 1.0])),
+        ),
+    )
+    l0 = (1.0, *[0.0] * (levels - 1))
+    own = data.draw(st.lists(st.none() | prices(levels), max_size=3))
+    given = [BoardMix("a", "", l0), BoardMix("", "b", l0), BoardMix("c", "", l0)]
+    sent = replace(
+        sent, mixes=tuple(replace(m, prices=p) for m, p in zip(given, own, strict=False))
     )
     writer = BoardWriter(path) if core_writes else reference.BoardWriter(path)
     writer.publish(sent)
@@ -439,18 +578,23 @@ def test_each_reads_and_chooses_as_the_other(
     assert ours.policy() == theirs.policy() == sent
     assert ours.by_prompt() == theirs.by_prompt()
     texts = data.draw(st.lists(st.binary(max_size=200), min_size=7, max_size=7))
-    names = data.draw(st.lists(st.sampled_from([(b"", b""), (b"a", b"")]), min_size=7, max_size=7))
+    names_of = st.tuples(st.sampled_from([b"", b"a", b"c"]), st.sampled_from([b"", b"b"]))
+    names = data.draw(st.lists(names_of, min_size=7, max_size=7))
     expected = told(theirs.choose_many(first, 7, names, texts))
     assert told(ours.choose_many(first, 7, names, texts)) == expected
     single = [ours.choose(first + i, *names[i], texts[i]) for i in range(7)]
     assert told(single) == expected
-    assert ours.shares_by_prompt(texts[0]) == theirs.shares_by_prompt(texts[0])
+    for who in names:
+        assert ours.shares_by_prompt(texts[0], *who) == theirs.shares_by_prompt(texts[0], *who)
     path.unlink()
 
 
 def test_both_write_the_same_bytes(tmp_path: Path) -> None:
     points = tuple(BoardPoint(0.25, float(i), (0.5, -1.0, i + 0.25)) for i in range(4))
-    sent = [policy(prompt=prompt_of("5a" * 32, points=points)), policy()]
+    prompt = prompt_of("5a" * 32, points=points)
+    given = BoardPrices((1.0, 2.0, 3.0), points[::-1][:2] + points[2:])
+    mixes = tuple(BoardMix("", f"t{i}", SECOND, given if i % 3 else None) for i in range(32))
+    sent = [policy(prompt=prompt, mixes=mixes), policy(prompt=prompt), policy()]
     bodies = []
     for package, name in ((BoardWriter, "core"), (reference.BoardWriter, "reference")):
         writer: Any = package(tmp_path / name)
@@ -465,13 +609,15 @@ def test_no_damage_harms_the_reader(tmp_path: Path) -> None:
     """Words of the prompt's part written over, under a good checksum: no policy, or the same one
     as the reference reads, and never a crash."""
     path, rng = tmp_path / "policy.board", np.random.default_rng(3)
-    sent = policy(prompt=prompt_of(put(tmp_path, packed())))
+    given = BoardPrices((1.0, 2.0, 3.0), (BoardPoint(1.0, 0.5, (0.0, 0.1, 0.2)),))
+    mixes = (BoardMix("a", "", SECOND, given), BoardMix("", "b", THIRD))
+    sent = policy(prompt=prompt_of(put(tmp_path, packed())), mixes=mixes)
     odd = [0, 1, 5, 2**32 + 1, 2**64 - 1, int.from_bytes(b"\0\0\0\0\0\0\xf8\x7f", "little")]
     seen = set()
     for _ in range(60):
         payload = reference.board._payload(sent)
         for _ in range(rng.integers(1, 3)):
-            payload[371 + rng.integers(0, 54)] = odd[rng.integers(len(odd))]
+            payload[371 + rng.integers(0, 5 + 3 * 49)] = odd[rng.integers(len(odd))]
         writer = reference.BoardWriter(path)
         writer._write(payload)
         writer.close()

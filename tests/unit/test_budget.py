@@ -311,8 +311,26 @@ def test_those_that_prompts_chose_count_as_their_policy_expects(store: Store) ->
     store.add_outcomes(outcomes(1, 1, 10, policy_version=9, prompt=True))
     store.add_outcomes(outcomes(0, 100, 10, policy_version=9, prompt=True))
     assert carry(made, grid) == pytest.approx(20 * 4)
-    store.add_outcomes(outcomes(1, 200, 10, policy_version=9))  # drawn: 85 %
+    store.add_outcomes(outcomes(1, 200, 5, policy_version=9))  # drawn: 85 %
+    store.add_outcomes(outcomes(1, 300, 5, policy_version=9, unscored=True))  # the same
     assert carry(made, grid) == pytest.approx(80 - 100)
+
+
+def test_each_mix_s_prompts_count_as_expected_of_that_mix(store: Store) -> None:
+    made, grid = budget(store), Grid([100.0] * 6)
+    prompt = pb.PromptPolicy(share=0.9, expected_preference=0.99)
+    mixes = [
+        pb.Mix(task="sums", prompt=pb.PromptPrices(expected_preference=0.97)),
+        pb.Mix(tenant="acme", prompt=pb.PromptPrices(expected_preference=1.0)),
+    ]
+    policy = pb.Policy(counter=9, prompt=prompt, mixes=mixes)
+    store.add_policy(0, 9, PACK.hash, 0.0, policy.SerializeToString())
+    carry(made, grid)
+    names = [("", ""), ("", "sums"), ("acme", "sums"), ("other", "poems")]
+    for start, (tenant, task) in enumerate(names):
+        same = {"policy_version": 9, "prompt": True, "tenant": tenant, "task": task}
+        store.add_outcomes(outcomes(1, 1 + 100 * start, 10, **same))
+    assert carry(made, grid) == pytest.approx(10 * (4 + 2 + 5 + 4))
 
 
 def test_what_was_not_decided_is_not_counted(store: Store) -> None:

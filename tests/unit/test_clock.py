@@ -50,8 +50,63 @@ def test_clock_by_hand(path: Path):
     assert reader.energy(106 * S, 105 * S) == (0.0, False)
     state = reader.state()
     assert state is not None
-    assert state == (120 * S, 3.0, 80.0, 60.0, 20.0, True)
+    assert state == (120 * S, 3.0, 80.0, 60.0, 20.0, True, 0.0, 0, True)
     assert state.estimated is True
+
+
+@pytest.mark.parametrize("make", [ClockWriter, reference.ClockWriter])
+def test_what_was_not_metered_whole_is_nobodys_and_not_known(path: Path, make):
+    """A meter that stands still from 110 to 130 s: 0 J, then 500 J at once."""
+    clock = make(path)
+    clock.tick(100 * S, 0.0, 0.0, 0.0, False)
+    clock.tick(110 * S, 10.0, 50.0, 50.0, False)
+    clock.tick(120 * S, 10.0, 0.0, 50.0, False, whole=False)
+    assert not clock.last_whole
+    assert math.isnan(clock.energy(105 * S, 111 * S)[0])
+    assert math.isnan(clock.energy(125 * S, 126 * S)[0])  # nor what is to come
+    clock.tick(130 * S, 10.0, 500.0, 550.0, False)  # its interval began with a gap
+    clock.tick(140 * S, 10.0, 60.0, 610.0, False)
+    assert clock.unmetered_ns == (110 * S, 130 * S)
+    assert (clock.metered_joules, clock.settled_joules) == (610.0, 110.0)
+    assert (clock.idle_joules, clock.unattributed_joules) == (0.0, 500.0)
+    for reader in (ClockReader(path), reference.ClockReader(path)):
+        for span in ((105, 111), (112, 113), (129, 135), (100, 140)):
+            joules, provisional = reader.energy(span[0] * S, span[1] * S)
+            assert math.isnan(joules)
+            assert provisional
+        assert reader.energy(104 * S, 110 * S) == (30.0, False)
+        assert reader.energy(130 * S, 135 * S) == (30.0, False)
+        assert reader.energy(139 * S, 141 * S) == (12.0, True)
+        state = reader.state()
+        assert state is not None
+        assert (state.unattributed, state.unmetered_until_ns, state.whole) == (500.0, 130 * S, True)
+
+
+@pytest.mark.parametrize("make", [ClockWriter, reference.ClockWriter])
+def test_a_clock_that_begins_without_a_whole_meter(path: Path, make):
+    clock = make(path)
+    clock.prior_rate(7.0)
+    clock.tick(100 * S, 0.0, 0.0, 0.0, False, whole=False)
+    assert math.isnan(clock.energy(101 * S, 102 * S)[0])
+    clock.tick(110 * S, 1.0, 0.0, 0.0, False, whole=False)
+    clock.tick(120 * S, 1.0, 9.0, 9.0, False)
+    clock.tick(130 * S, 10.0, 20.0, 29.0, False)
+    assert math.isnan(clock.energy(119 * S, 121 * S)[0])
+    assert clock.energy(120 * S, 130 * S) == (20.0, False)
+    assert (clock.unattributed_joules, clock.settled_joules) == (9.0, 20.0)
+
+
+def test_a_reborn_writer_knows_that_the_meter_stood_still(path: Path):
+    first = ClockWriter(path)
+    first.tick(S, 0.0, 0.0, 0.0, False)
+    first.tick(2 * S, 1.0, 0.0, 0.0, False, whole=False)
+    first.close()
+    second = ClockWriter(path)
+    assert not second.last_whole
+    second.tick(9 * S, 7.0, 700.0, 700.0, False)  # the lump
+    assert (second.unattributed_joules, second.settled_joules) == (700.0, 0.0)
+    second.tick(10 * S, 1.0, 8.0, 708.0, False)
+    assert ClockReader(path).energy(9 * S, 10 * S) == (8.0, False)
 
 
 def test_prior_serves_until_something_was_measured(path: Path):
@@ -158,6 +213,7 @@ ticks = st.lists(
         st.one_of(st.just(0.0), st.floats(1e-3, 100)),  # active-seconds
         st.floats(0, 1e6),  # joules
         st.booleans(),
+        st.sampled_from([True, True, True, False]),  # metered whole
     ),
     min_size=1,
     max_size=40,
@@ -173,20 +229,25 @@ def test_both_tell_the_same_time(tmp_path: Path, steps, prior, rng):
     times = [1, t]
     for writer in (core, oracle):
         writer.prior_rate(prior)
-    for step, active, joules, estimated in steps:
+    for step, active, joules, estimated, whole in steps:
         for writer in (core, oracle):
-            writer.tick(t, active, joules, joules / 2, estimated)
+            writer.tick(t, active, joules, joules / 2, estimated, whole=whole)
         t += step
         times.append(t)
     assert (tmp_path / name).read_bytes() == (tmp_path / (name + "r")).read_bytes()
-    for attribute in ("last_t_ns", "last_meter_joules", "metered_joules", "settled_joules"):
+    for attribute in (
+        *("last_t_ns", "last_meter_joules", "metered_joules", "settled_joules"),
+        *("unattributed_joules", "last_whole", "unmetered_ns"),
+    ):
         assert getattr(core, attribute) == getattr(oracle, attribute)
-    assert core.metered_joules == pytest.approx(core.settled_joules + core.idle_joules)
+    parts = core.settled_joules + core.idle_joules + core.unattributed_joules
+    assert core.metered_joules == pytest.approx(parts)
     readers = [ClockReader(tmp_path / (name + "r")), reference.ClockReader(tmp_path / name)]
     assert readers[0].state() == readers[1].state()
     for _ in range(20):
         start, end = sorted((rng.randrange(0, t + S), rng.choice(times) + rng.randrange(3)))
-        assert readers[0].energy(start, end) == readers[1].energy(start, end)
+        told = [reader.energy(start, end) for reader in readers]
+        assert told[0] == pytest.approx(told[1], rel=0, abs=0, nan_ok=True)
     for file in (name, name + "r"):
         (tmp_path / file).unlink()
 

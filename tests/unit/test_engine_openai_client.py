@@ -209,6 +209,46 @@ def test_a_failure_that_comes_inside_the_stream(
     assert recorder.ids == [10]
     assert type(recorder.error) is EngineUnavailable
     assert "EngineCore died" in str(recorder.error)
+    # vLLM's EngineGenerateError has no words of its own.
+    failure = {"error": {"message": "", "type": "InternalServerError", "code": 500}}
+    server.plans.put([server.token(10), failure])
+    assert "InternalServerError" in str(ask(connect()).wait().error)
+
+
+DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+ENGINE_DEAD = {"error": {"message": DEAD, "type": "InternalServerError", "code": 500}}
+
+
+def test_a_server_whose_engine_is_dead_is_waited_for_as_one_that_is_away(
+    server: CompletionsServer, connect: Connect
+) -> None:
+    client = connect(retry_s=60.0)
+    server.refuses(500, ENGINE_DEAD)
+    server.refuses(500, ENGINE_DEAD)
+    assert ask(client).wait().end.output_tokens == 4
+    assert len(server.bodies) == 3
+
+
+def test_a_server_whose_engine_stays_dead_is_unavailable(
+    server: CompletionsServer, connect: Connect
+) -> None:
+    client = connect(retry_s=0.3)
+    for _ in range(50):
+        server.refuses(500, ENGINE_DEAD)
+    error = ask(client).wait().error
+    assert type(error) is EngineUnavailable
+    assert DEAD in str(error)
+
+
+def test_an_engine_that_dies_ends_its_open_streams_with_its_words(
+    server: CompletionsServer, connect: Connect
+) -> None:
+    client = connect()
+    server.plans.put([server.token(10), ENGINE_DEAD])
+    recorder = ask(client).wait()
+    assert recorder.ids == [10]
+    assert type(recorder.error) is EngineUnavailable
+    assert DEAD in str(recorder.error)
 
 
 def test_a_gateway_without_its_server_is_tried_again(

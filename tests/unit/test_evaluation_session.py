@@ -13,6 +13,7 @@ from typing import Any
 import control_plane
 import grpc
 import pytest
+from some_weights import packed
 from sums_session import (
     LEVELS,
     RIGHT,
@@ -31,7 +32,7 @@ from waiting import PATIENCE_S
 from sprout.config import Config, EvaluateConfig
 from sprout.console import evaluate as console
 from sprout.errors import EvaluationError, RequestCancelled, RequestError, SproutError
-from sprout.evaluate import asking, findings, journal, session
+from sprout.evaluate import asking, findings, journal, reporting, scoring, session
 from sprout.evaluate.answering import Answering
 from sprout.evaluate.answers import Answer, Question
 from sprout.evaluate.journal import Journal
@@ -39,10 +40,12 @@ from sprout.evaluate.judges.account import Rates
 from sprout.evaluate.judges.verdict import Verdict
 from sprout.evaluate.judging import Judging
 from sprout.evaluate.run import Evaluation, Price, Progress
+from sprout.evaluate.scoring import Scoring
 from sprout.evaluate.session import Options
 from sprout.evaluate.traffic import Gate
 from sprout.v1 import control_pb2 as pb
 from sprout.v1.control_pb2_grpc import ControlStub
+from sprout_ext import weights
 
 
 @pytest.fixture
@@ -83,6 +86,65 @@ def test_q_moves_the_policy_moves_and_the_status_says_why(
         list(pooled.preference)
     )
     assert [s.share for s in after.policy.shares] != [s.share for s in before.shares]
+
+
+def test_what_the_predictor_says_of_each_prompt_goes_along(
+    cfg: Config, control: ControlStub, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Numbers beside the scores, in the order of the questions; those of other weights stay out."""
+    sent: list[pb.Evaluation] = []
+    real = reporting.send
+
+    def send(stub: ControlStub, of: Journal, actor: str) -> pb.Evaluation | None:
+        assert of.unacknowledged is not None
+        sent.append(pb.Evaluation.FromString(of.unacknowledged[0]))
+        return real(stub, of, actor)
+
+    monkeypatch.setattr(reporting, "send", send)
+    data, older = packed(seed=1), packed(seed=2)
+    scorings = [Scoring(weights.name(x), x, 3) for x in (older, data)]
+
+    def by_turns(*_: Any) -> Scoring:
+        return scorings.pop(0)
+
+    monkeypatch.setattr(scoring, "of_policy", by_turns)
+
+    def cancel(evaluation: Evaluation, of: Journal) -> None:
+        evaluation._progress = lambda now: evaluation.cancel() if now.done == 30 else None
+
+    first = open_session(cfg, control, whole=True)
+    assert first.run(first.sample(), started=cancel) is None
+    file = next((cfg.stack.state / "evaluations").glob("*.jsonl"))
+    kept = journal.read(file)
+    assert kept is not None
+    done = len(kept.entries)
+    assert {entry.weights for entry in kept.entries} == {weights.name(older)}
+    second = open_session(cfg, control, whole=True)
+    sample = second.sample()
+    assert second.run(sample) is not None
+    (message,) = sent
+    assert message.weights == weights.name(data)
+    assert len(message.by_prompt) == 80 - done
+    whole = journal.read(file)
+    assert whole is not None
+    texts = {question.id: question.text.encode() for question in sample.questions}
+    for row, entry in zip(message.by_prompt, whole.entries[done:], strict=True):
+        expected = weights.scorer(data).score_many([texts[entry.id]])[0]
+        assert list(row.predicted) == pytest.approx(expected, rel=1e-6)
+        assert entry.predicted == tuple(expected)
+        assert list(row.scores) == list(entry.scores)
+        assert (row.task, row.weight) == ("sums", 1.0)
+    assert all(texts[entry.id] not in message.SerializeToString() for entry in whole.entries)
+
+
+def test_without_levels_by_prompt_nothing_is_scored(
+    cfg: Config, control: ControlStub, engine: Engine
+) -> None:
+    made = open_session(cfg, control, whole=True)
+    assert made.run(made.sample()) is not None
+    kept = journal.read(next((cfg.stack.state / "evaluations").glob("*.jsonl")))
+    assert kept is not None
+    assert {(entry.predicted, entry.weights) for entry in kept.entries} == {((), "")}
 
 
 def test_it_goes_on_where_it_was_cancelled(

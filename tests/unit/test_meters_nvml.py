@@ -1,105 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-# ruff: noqa: N802 - NVML's own names
 """NVML's counter through a module object that stands for `pynvml`; the real one: tests/gpu."""
 
 import sys
 import threading
 
 import pytest
+from nvml_double import Nvml, two
 
 from sprout.energy.nvml import RETRY_S, NvmlMeter
 from sprout.energy.tally import Memory
 from sprout.errors import PrerequisiteError
-
-
-class NvmlError(Exception):
-    pass
-
-
-class Card:
-    def __init__(self, uuid: str, name: str = "NVIDIA H100 80GB HBM3") -> None:
-        self.uuid, self.name = uuid, name
-        self.mj: int | None = 1_000_000  # None: no counter
-        self.mig: int | None = 0  # None: does not know of instances
-        self.lost = False
-
-
-class Nvml:
-    """What is used of pynvml. A handle is void once the driver was loaded again."""
-
-    NVMLError = NvmlError
-    NVML_DEVICE_MIG_ENABLE = 1
-
-    def __init__(self, *cards: Card) -> None:
-        self.cards = cards
-        self.driver = True
-        self.loaded = 1
-        self.opened = 0
-
-    def reload(self) -> None:
-        self.loaded += 1
-        self.opened = 0
-        for card in self.cards:
-            card.mj = 0
-
-    def nvmlInit(self) -> None:
-        if not self.driver:
-            raise NvmlError("Driver Not Loaded")
-        self.opened += 1
-
-    def nvmlShutdown(self) -> None:
-        if not self.opened:
-            raise NvmlError("Uninitialized")
-        self.opened -= 1
-
-    def _card(self, handle: tuple[int, int]) -> Card:
-        loaded, index = handle
-        if not self.opened or loaded != self.loaded or not self.driver:
-            raise NvmlError("Uninitialized")
-        return self.cards[index]
-
-    def nvmlDeviceGetCount(self) -> int:
-        return len(self.cards)
-
-    def nvmlDeviceGetHandleByIndex(self, index: int) -> tuple[int, int]:
-        if index >= len(self.cards):
-            raise NvmlError("Invalid Argument")
-        return self.loaded, index
-
-    def nvmlDeviceGetHandleByUUID(self, uuid: str) -> tuple[int, int]:
-        for index, card in enumerate(self.cards):
-            if card.uuid == uuid:
-                return self.loaded, index
-        raise NvmlError("Not Found")
-
-    def nvmlDeviceGetUUID(self, handle: tuple[int, int]) -> str:
-        return self._card(handle).uuid
-
-    def nvmlDeviceGetName(self, handle: tuple[int, int]) -> str:
-        return self._card(handle).name
-
-    def nvmlDeviceGetMigMode(self, handle: tuple[int, int]) -> tuple[int, int]:
-        mode = self._card(handle).mig
-        if mode is None:
-            raise NvmlError("Not Supported")
-        return mode, mode
-
-    def nvmlDeviceGetTotalEnergyConsumption(self, handle: tuple[int, int]) -> int:
-        card = self._card(handle)
-        if card.lost:
-            raise NvmlError("GPU is lost")
-        if card.mj is None:
-            raise NvmlError("Not Supported")
-        return card.mj
-
-    def nvmlDeviceGetEnforcedPowerLimit(self, handle: tuple[int, int]) -> int:
-        self._card(handle)
-        return 700_000
-
-
-def two() -> tuple[Nvml, Card, Card]:
-    cards = Card("GPU-a"), Card("GPU-b")
-    return Nvml(*cards), *cards
 
 
 def hanging(nvml: Nvml) -> tuple[threading.Event, threading.Event]:
@@ -305,3 +215,38 @@ def test_no_driver_no_gpu_no_module(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(PrerequisiteError, match="pip install nvidia-ml-py"):
         NvmlMeter()
+
+
+def test_a_lost_gpu_leaves_no_reading_whole_until_all_are_back() -> None:
+    nvml, a, b = two()
+    now = 0.0
+    meter = NvmlMeter(nvml=nvml, clock=lambda: now)
+    meter.read()
+    assert meter.whole
+    a.lost = True
+    b.mj += 1000  # type: ignore[operator]
+    meter.read()
+    assert not meter.whole
+    now = RETRY_S
+    meter.read()  # the attempt to find it again is under way: nothing is read
+    assert not meter.whole
+    recovered(meter)
+    meter.read()
+    assert not meter.whole
+    a.lost = False
+    a.mj += 500  # type: ignore[operator]
+    assert meter.read() == 1.5
+    assert meter.whole
+
+
+def test_a_counter_that_seems_to_begin_anew_is_in_doubt_for_a_reading() -> None:
+    nvml, a, _ = two()
+    meter = NvmlMeter(nvml=nvml)
+    meter.read()
+    a.mj = 100
+    assert meter.read() == 0.0
+    assert not meter.whole
+    assert meter.problem == ""
+    a.mj = 300
+    assert meter.read() == 0.3
+    assert meter.whole

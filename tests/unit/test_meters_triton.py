@@ -10,7 +10,7 @@ import pytest
 from waiting import PATIENCE_S
 
 from sprout.energy.tally import Memory
-from sprout.energy.triton import TritonMeter, samples
+from sprout.energy.triton import LONGEST_STEP_S, TritonMeter, samples
 from sprout.errors import PrerequisiteError
 
 PAGE = """\
@@ -163,6 +163,34 @@ def test_a_bad_answer_holds_the_count(triton: Triton, status: int, body: str, pr
     triton.show(15)
     assert meter.read() == 5.0
     assert meter.meter.problem == ""
+    meter.close()
+
+
+def test_a_silence_is_not_whole_until_its_joules_are_handed_out(triton: Triton) -> None:
+    triton.show(10)
+    meter = Meter(triton)
+    assert meter.meter.whole
+    triton.status = 500
+    meter.meter.poll()
+    assert not meter.meter.whole
+    triton.status = 200
+    triton.show(300)
+    meter.meter.poll()
+    assert meter.meter.problem == ""
+    assert not meter.meter.whole
+    meter.now += LONGEST_STEP_S
+    assert meter.meter.whole
+    assert meter.meter.read() == 290.0
+    meter.close()
+
+
+def test_a_gpu_that_triton_tells_of_no_more_is_missed(triton: Triton) -> None:
+    triton.show(10, 5)
+    meter = Meter(triton)
+    triton.body = 'nv_energy_consumption{gpu_uuid="GPU-a"} 12\n'
+    assert meter.read() == 2.0
+    assert meter.meter.problem.endswith("has no nv_energy_consumption of GPU-b")
+    assert not meter.meter.whole
     meter.close()
 
 

@@ -115,7 +115,7 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stub, str]]
         stub.ReportEvaluation(found, timeout=WAIT_S)
         ending = {"ending": pb.ENDING_FAILED, "control": True, "energy_estimated": True}
         report(stub, outcome(1), outcome(2, level=1), outcome(3, **ending), active=2, spooled=5)
-        report(stub, outcome(1), node="node-b", active=1, dropped=4)
+        report(stub, outcome(1), node="node-b", active=1, dropped=4, meter_problem="a GPU is lost")
         with pytest.raises(grpc.RpcError):
             report(stub, outcome(0))
         retry = pb.Feedback(kind=pb.FEEDBACK_KIND_RETRY, count=3)
@@ -142,10 +142,11 @@ def test_the_page_is_what_is_served(busy: tuple[Stub, str]) -> None:
         name = f"{family.name}_total" if family.type == "counter" else family.name
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
         served[name] = (family.type, labels)
-    # These need a history of intensities, or requests in both arms: other tests have them.
+    # These need a history of intensities, requests in both arms, a predictor: see other tests.
     page = documented()
     page["sprout_intensity_range_grams_per_kwh"] = ("gauge", set())
     page["sprout_capacity_needed_ratio"] = ("gauge", set())
+    page["sprout_mix_prompt_expected_preference_ratio"] = ("gauge", set())
     assert served == page
 
 
@@ -215,6 +216,7 @@ def test_what_was_reported_is_counted(busy: tuple[Stub, str]) -> None:
     assert value(found, "sprout_node_active_requests") == 3
     assert value(found, "sprout_store_seconds_count", operation="add_outcomes") >= 2
     assert value(found, "sprout_nodes") >= 2
+    assert value(found, "sprout_nodes_unmetered") == 1
 
 
 def test_totals_go_on_after_a_restart(tmp_path: Path) -> None:

@@ -197,6 +197,15 @@ def test_unknown_intensity_leaves_carbon_unknown() -> None:
     assert not outcome.HasField("intensity_g_per_kwh")
 
 
+def test_what_was_not_metered_has_no_carbon() -> None:
+    records = finished(0.0, intensity_g_per_kwh=100.0, pue=1.0)
+    share = Share(joules=36.0, credited_ns=2 * S, final=True, unmetered=True)
+    outcome = written(records, shares=[share])
+    assert outcome.unmetered
+    assert outcome.intensity_g_per_kwh == 100.0
+    assert not outcome.HasField("carbon_g")
+
+
 def test_no_carbon_at_0_g_per_kwh_is_known() -> None:
     outcome = written(finished(0.0, intensity_g_per_kwh=0.0, pue=1.0))
     assert outcome.HasField("carbon_g")

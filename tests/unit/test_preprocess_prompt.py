@@ -19,13 +19,21 @@ from sprout.request.sampling import propensity
 from sprout.request.settings import HINTS, PreprocessSettings
 from sprout.v1 import control_pb2 as pb
 from sprout_ext import reference, weights
-from sprout_ext.board import BoardMix, BoardPoint, BoardPrompt, BoardWriter, Flag, weights_name
+from sprout_ext.board import (
+    BoardMix,
+    BoardPoint,
+    BoardPrices,
+    BoardPrompt,
+    BoardWriter,
+    Flag,
+    weights_name,
+)
 from sprout_ext.ledger import Flights, segments
 from sprout_ext.ring import rings
 
 DATA = packed(seed=1)
 POINTS = (BoardPoint(1.0, 2.0, (0.0, 0.1, 0.2)),)
-BY_PROMPT = BoardPrompt(weights.name(DATA), 1.0, (1.0, 0.9, 0.8), POINTS)
+BY_PROMPT = BoardPrompt((1.0, 0.9, 0.8), POINTS, weights.name(DATA), 1.0)
 TEXTS = ["What is 2 + 2?", "Write a poem of twelve lines.", "größer als 3?", "x" * 9000, "a\0b"]
 SHARES = (1.0, 0.0, 0.0)
 
@@ -113,9 +121,21 @@ def test_probe_and_evaluation_are_left_alone(make, board, memory):
 
 
 def test_who_has_a_mix_keeps_it(make, board):
-    board(mixes=(BoardMix("acme", "", (0.0, 0.0, 1.0)), BoardMix("", "chat", (0.0, 1.0, 0.0))))
+    """But for what its own prices make of it, where it has any."""
+    always_last = BoardPrices((0.0,) * 3, (BoardPoint(1.0, 0.0, (9.0, 9.0, 0.0)),))
+    board(
+        mixes=(
+            BoardMix("acme", "", (0.0, 0.0, 1.0)),
+            BoardMix("", "chat", (0.0, 1.0, 0.0)),
+            BoardMix("", "code", (1.0, 0.0, 0.0), always_last),
+        )
+    )
+    pre = make()
+    given = ['{"sprout_task":"code"}', '{"sprout_tenant":"acme","sprout_task":"code"}']
+    results = pre.prepare([prompt(TEXTS[1], parameters=p) for p in given])
+    assert [(r.level, r.flags) for r in results] == [(2, Flag.PROMPT), (2, 0)]
     given = ['{"sprout_tenant":"acme"}', '{"sprout_task":"chat"}', '{"sprout_task":"other"}', "{}"]
-    results = make().prepare([prompt(TEXTS[1], parameters=p) for p in given])
+    results = pre.prepare([prompt(TEXTS[1], parameters=p) for p in given])
     by_prompt = (level_of(TEXTS[1]), Flag.PROMPT)
     assert [(r.level, r.flags) for r in results] == [(2, 0), (1, 0), by_prompt, by_prompt]
 
@@ -146,11 +166,18 @@ def test_without_weights_the_mix_decides_and_it_is_counted(make, board, memory, 
     board()
     pre = make()
     results = pre.prepare([prompt(text) for text in TEXTS])
-    assert {(r.level, r.flags) for r in results} == {(0, 0)}
+    assert {(r.level, r.flags) for r in results} == {(0, Flag.UNSCORED)}
     assert counted(memory) == len(TEXTS)
     pinned = pre.prepare([prompt("Hi", parameters='{"sprout_level":"L2"}')])
     assert pinned[0].flags == Flag.PINNED
     assert counted(memory) == len(TEXTS)  # it would not have been decided by its prompt
+
+
+def test_on_a_node_without_weights_it_is_counted_too(make, board, memory):
+    board(prompt=replace(BY_PROMPT, weights=""))
+    results = make().prepare([prompt(text) for text in TEXTS])
+    assert {(r.level, r.flags) for r in results} == {(0, Flag.UNSCORED)}
+    assert counted(memory) == len(TEXTS)
 
 
 def test_malformed_requests_fail_alone(make, board, memory):
@@ -202,6 +229,13 @@ def test_propensities_by_prompt_sum_to_one():
     assert found[2] == pytest.approx(drawn * (0.4 * 0.75 + 0.6 * 0.25))
     own = propensity(entry, 0, b"clinic", b"", by_prompt)
     assert own == pytest.approx(1)
+    priced = BoardMix("clinic", "", (0.5, 0.5, 0.0), BoardPrices((1.0,) * 3, POINTS))
+    whole = [
+        propensity(replace(entry, mixes=(priced,)), level, b"clinic", b"", by_prompt)
+        for level in range(3)
+    ]
+    assert sum(whole) == pytest.approx(1)
+    assert whole[1] == pytest.approx(drawn * (0.4 * 0.25 + 0.6 * 0.5))
     plain = [propensity(entry, level) for level in range(3)]  # weights are not to be had
     assert plain == [propensity(replace(entry, prompt=None), level) for level in range(3)]
 

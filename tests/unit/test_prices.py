@@ -10,8 +10,10 @@ from predicted_synthetic import CLASSES, ENERGY, PREFERENCE, SECONDS, inputs, pr
 
 from sprout.control import prices
 from sprout.control.decide import plan
-from sprout.control.inputs import Group, Horizon, Inputs
-from sprout.control.plan import Plan, PromptPlan, PromptPoint
+from sprout.control.inputs import Horizon, Inputs
+from sprout.control.part import choose
+from sprout.control.part import weights as weights_of
+from sprout.control.plan import PromptPlan, PromptPoint
 from sprout.control.predicted import Predicted
 from sprout.control.prompted import KEPT, Prompted, Shelf
 from sprout.optimize.caps import Caps
@@ -29,7 +31,7 @@ def priced(given: Inputs, known: Predicted) -> PromptPlan:
 def corrected(given: Inputs, known: Predicted) -> tuple[Any, Any, Any]:
     """(weights, grams (m, L), preference of L0's (m, L)), written anew from the page."""
     assert given.prompts is not None
-    w = prices.weights(known, given.prompts.traffic)
+    w = weights_of(known, given.prompts.traffic)
     e, p, q = map(np.array, (ENERGY, SECONDS, PREFERENCE))
     per_joule = given.intensity_g_per_kwh * given.pue / 3.6e6
     grams = per_joule * known.joules * e / (w @ known.joules) + given.embodied_g_per_s * p
@@ -213,41 +215,17 @@ def test_a_budget_s_hour_keeps_what_it_has() -> None:
     assert made.least == pytest.approx(has)
 
 
-def test_beside_classes_the_default_mix_s_own_preference_is_kept() -> None:
-    """Classes may give it more or less than the floor; the sum of all is what was decided."""
-    base = inputs()
-    own = tuple(replace(p, preference=0.4) for p in base.profile)  # free to shorten
-    given = inputs(groups=(Group(task="sums", traffic=0.5, profile=own),))
-    mix = plan(given)
-    has = sum(x * q for x, q in zip(mix.shares, PREFERENCE, strict=True)) / PREFERENCE[0]
-    assert has < mix.floor  # the class pays for the others
-    made, why = prices.price(given, mix, predicted())
-    if made is None:  # the others are at the cheapest level by now
-        assert why.startswith("no lower")
-    else:
-        assert made.expected_preference >= has - 1e-6
-    tight = inputs(
-        groups=(Group(task="sums", traffic=0.5, minimum=1.0),), exploration_share=0.0, xi=0.02
-    )
-    mix = plan(tight)
-    assert mix.groups[0].shares[0] == pytest.approx(1)
-    made = priced(tight, predicted())
-    has = sum(x * q for x, q in zip(mix.shares, PREFERENCE, strict=True)) / PREFERENCE[0]
-    assert made.least == pytest.approx(has)
-    assert made.expected_g < made.mix_g
-
-
 def test_prompts_weigh_as_the_traffic() -> None:
     known = predicted()
-    even = prices.weights(known, ())
+    even = weights_of(known, ())
     assert even == pytest.approx(np.full(400, 1 / 400))
-    w = prices.weights(known, (("sums", 0.75), ("trivia", 0.25)))
+    w = weights_of(known, (("sums", 0.75), ("trivia", 0.25)))
     assert w[known.label == 0].sum() == pytest.approx(0.75)
     # Unknown classes are spread over all, by their number in the sample.
-    w = prices.weights(known, (("", 0.5), ("sums", 0.5)))
+    w = weights_of(known, (("", 0.5), ("sums", 0.5)))
     share = float((known.label == 0).mean())
     assert w[known.label == 0].sum() == pytest.approx(0.5 + 0.5 * share)
-    assert prices.weights(known, ((CLASSES[0], 0.0),)) == pytest.approx(even)
+    assert weights_of(known, ((CLASSES[0], 0.0),)) == pytest.approx(even)
 
 
 @pytest.mark.parametrize(
@@ -300,9 +278,9 @@ def test_equal_inputs_set_no_prices_again(monkeypatch: pytest.MonkeyPatch) -> No
     asked = []
     real = prices.price
 
-    def counting(given: Inputs, made: Plan, known: Predicted) -> Any:
+    def counting(given: Inputs, *rest: Any) -> Any:
         asked.append(given)
-        return real(given, made, known)
+        return real(given, *rest)
 
     monkeypatch.setattr(prices, "price", counting)
     given, held = inputs(), Prompted()
@@ -319,7 +297,7 @@ def test_equal_inputs_set_no_prices_again(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_what_fails_is_a_problem_and_no_prices() -> None:
     given, held = inputs(), Prompted()
-    held.solve(given, plan(given), replace(predicted(), label=np.zeros(3, np.int64)))
+    held.solve(given, plan(given), replace(predicted(), joules=np.ones((5, 3))))
     found = held.known(given, plan(given))
     assert found is not None
     assert found.prompt is None
@@ -344,4 +322,4 @@ def test_equal_levels_are_told_apart_as_the_request_path_does() -> None:
     """The lower one, though the other is the cheaper."""
     point = PromptPoint(1.0, 4.0, (0.0, 0.0))
     preferences, joules = np.array([[0.75, 0.25]]), np.array([[3.0, 1.0]])
-    assert prices.choose(np.ones(2), point, joules, preferences).tolist() == [0]
+    assert choose(np.ones(2), point, joules, preferences).tolist() == [0]

@@ -219,6 +219,12 @@ def test_propensities_are_those_of_the_mix_that_a_request_is_under() -> None:
     assert prompted is not None
     assert prompted.of("other", "code") == pytest.approx((0.2, 0.8, 0))  # a mix of its own
     assert prompted.of("other", "chat") == (0, 0, 0)
+    mixes[2].prompt.least = 0.9  # with prices, whatever they are
+    tenth = served(policy(mixes=mixes, prompt=pb.PromptPolicy(share=0.9), control_share=0.5))
+    assert tenth is not None
+    assert tenth.of("other", "code") == pytest.approx((0.5 + 0.01, 0.04, 0))
+    assert tenth.of("acme", "code") == pytest.approx((0.95, 0.05, 0))
+    mixes[2].ClearField("prompt")
     found = served(policy(mixes=mixes, control_share=0.5))
     assert found is not None
     assert found.of("acme", "code") == pytest.approx((0.95, 0.05, 0))  # a tenant's stands above

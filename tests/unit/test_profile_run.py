@@ -25,7 +25,7 @@ from sprout.profile.service import Demand
 from sprout.profile.spans import concurrency
 from sprout.serve.analysis import analyse, row
 from sprout.serve.load import Load, Reply, Shot
-from sprout.serve.node_energy import NodeEnergy, Reading, from_nodes, settled_by
+from sprout.serve.node_energy import NodeEnergy, Reading, from_clock, from_nodes, settled_by
 from sprout.serve.profiling import Condition, Measurement, Runner, Timing, conditions
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.clock import ClockWriter
@@ -346,6 +346,33 @@ def test_joules_are_what_the_agent_settles(tmp_path: Path) -> None:
     assert settled(10**9, 15 * 10**8) == pytest.approx(25)
     assert math.isnan(settled(10**9, 3 * 10**9))  # not ticked past its end
     assert math.isnan(settled_by(tmp_path / "absent")(1, 2))
+
+
+def test_a_run_in_which_the_meter_stood_still_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "energy.clock"
+    writer = ClockWriter(path)
+    read = from_clock(path)
+    readings = []
+    # One tick without a GPU long ago, and one in the run.
+    for s, joules, whole in ((1, 0, True), (2, 0, False), (3, 9, True), (4, 1, True), (5, 1, True)):
+        writer.tick(s * 10**9, 0.0, float(joules), 0.0, False, whole=whole)
+        readings.append(read())
+    energy = NodeEnergy(lambda: None)
+    energy._readings = [r for r in readings[3:] if r is not None]
+    assert energy.joules(4.0, 5.0) == 1.0
+    energy._readings = [r for r in readings[1:] if r is not None]
+    with pytest.raises(ControlError, match="meter stood still"):
+        energy.joules(4.0, 5.0)
+
+
+def test_a_node_that_is_not_metered_is_refused() -> None:
+    status = pb.NodeStatus(node="a", metered_joules=1.0, meter_problem="GPU is lost")
+    status.time.GetCurrentTime()
+    energy = NodeEnergy(from_nodes(lambda: [status]))
+    with energy.recording():
+        energy.wait_first()
+        with pytest.raises(ControlError, match="meter stood still"):
+            energy.joules(0.0, 0.0)
 
 
 def test_what_people_read_says_estimated(

@@ -4,6 +4,7 @@
 import asyncio
 import itertools
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 
 import grpc
 import httpx
+import numpy as np
 import pytest
 from control_plane import WAIT_S, configure, first, running, stub_of
 from predicted_synthetic import PACK, write
@@ -18,6 +20,7 @@ from round_priors import ROUND_PRIORS
 from some_evaluation import evaluation
 from test_control_loop import Grid, current, make, shares
 
+from sprout.agent.policy import board_policy
 from sprout.config import Config, ControlConfig, PromptConfig, TenantConfig
 from sprout.console import operator
 from sprout.console.plan import with_prompts
@@ -26,6 +29,8 @@ from sprout.control.decide import offline
 from sprout.control.inputs import Group, Prompts
 from sprout.control.loop import Loop
 from sprout.control.messages import plan_of
+from sprout.control.part import choose
+from sprout.control.plan import PromptPoint
 from sprout.control.predicted import PredictorFile
 from sprout.control.store import Store
 from sprout.directives import pack
@@ -33,8 +38,11 @@ from sprout.errors import PredictorError
 from sprout.policy_version import version
 from sprout.v1 import control_pb2 as pb
 from sprout_ext import weights
+from sprout_ext.board import BoardReader, BoardWriter, Flag, weights_name
 
 pytest.importorskip("scipy")
+
+BOOTTIME = time.CLOCK_BOOTTIME
 
 
 @pytest.fixture
@@ -372,7 +380,8 @@ def test_a_pause_waits_for_no_prices(
 
 def test_weights_over_the_wire(file: Path, tmp_path: Path) -> None:
     prompt = PromptConfig(predictor=file)
-    config = configure(tmp_path / "state", prompt=prompt, **ROUND_PRIORS)
+    tenants = {"acme": TenantConfig(minimum=0.99)}
+    config = configure(tmp_path / "state", prompt=prompt, tenants=tenants, **ROUND_PRIORS)
     with running(config) as address, stub_of(address) as stub:
         policy = first(stub)
         request = pb.GetWeightsRequest(sha256=policy.prompt.weights)
@@ -384,12 +393,61 @@ def test_weights_over_the_wire(file: Path, tmp_path: Path) -> None:
         assert "sprout_prompt_share_ratio 0.9" in scraped
         expected = policy.prompt.expected_preference
         assert f"sprout_prompt_expected_preference_ratio {expected}" in scraped
+        own = policy.mixes[0].prompt.expected_preference
+        name = "sprout_mix_prompt_expected_preference_ratio"
+        assert f'{name}{{task="",tenant="acme"}} {own}' in scraped
         grams = policy.prompt.expected_g_per_request
         assert f'sprout_expected_request_grams{{mix="prompt"}} {grams}' in scraped
         for unknown in ("", "0" * 64, "../../etc/passwd"):
             with pytest.raises(grpc.RpcError) as failed:
                 stub.GetWeights(pb.GetWeightsRequest(sha256=unknown), timeout=WAIT_S)
             assert failed.value.code() == grpc.StatusCode.NOT_FOUND
+
+
+def test_a_tenant_s_requests_choose_by_its_own_prices_on_the_node(
+    grid: Grid, store: Store, file: Path, tmp_path: Path
+) -> None:
+    """From the control plane to a stub: the policy as relayed, the board, real weights, texts."""
+
+    async def scenario() -> tuple[pb.Policy, bytes]:
+        tenants = {"acme": TenantConfig(minimum=0.99), "quiet": TenantConfig(opt_out=True)}
+        loop = await started(grid, store, file, tenants=tenants)
+        packed = loop.weights.get(by_prompt(loop).weights)
+        assert packed is not None
+        return current(loop), packed
+
+    policy, packed = asyncio.run(scenario())
+    acme, quiet = policy.mixes
+    assert acme.prompt.expected_preference >= 0.99 - 1e-6
+    assert acme.prompt.expected_g_per_request < acme.expected_g_per_request
+    assert (acme.no_prompt, quiet.no_prompt, quiet.HasField("prompt")) == ("", "", False)
+    read = plan_of(policy)
+    assert read.prompt is not None
+    assert [messages.mix(group, PACK.levels, read.prompt) for group in read.groups] == [acme, quiet]
+    assert "tenant acme by prompt: L0 " in "\n".join(read.lines())
+    assert "and of acme, by prices of their own" in "\n".join(operator.why(policy))
+    path = tmp_path / "policy.board"
+    (tmp_path / weights_name(weights.name(packed))).write_bytes(packed)
+    policy.prompt.share, policy.control_share = 1.0, 0.0  # nobody is left to the mix, or to L0
+    BoardWriter(path).publish(board_policy(policy, PACK, time.clock_gettime_ns(BOOTTIME)))
+    texts = [f"name {i} rivers of {word}".encode() for i, word in enumerate(["a", "b c d"] * 40)]
+    scores = weights.scorer(packed).score_many(texts)
+    reader = BoardReader(path, PACK.hash, 1, 2, 3)
+    for tenant, priced in ((b"", policy.prompt), (b"other", policy.prompt), (b"acme", acme.prompt)):
+        found = reader.choose_many(0, len(texts), [(tenant, b"")] * len(texts), texts)
+        assert all(choice.flags == Flag.PROMPT for choice in found)
+        options = [
+            choose(np.array(priced.g_per_joule), point, scores[:, 3:], scores[:, :3])
+            for point in map(_point, priced.points)
+        ]
+        for choice, *some in zip(found, *options, strict=True):
+            assert choice.level in some
+    mixed = reader.choose_many(0, len(texts), [(b"quiet", b"")] * len(texts), texts)
+    assert {(choice.level, choice.flags) for choice in mixed} == {(0, 0)}
+
+
+def _point(given: pb.PricePoint) -> PromptPoint:
+    return PromptPoint(given.fraction, given.g_per_preference, tuple(given.g))
 
 
 def test_what_people_read_of_it(grid: Grid, store: Store, file: Path, bundle: Path) -> None:
@@ -445,6 +503,37 @@ def test_a_decision_with_prices_is_solved_again(grid: Grid, store: Store, file: 
     asyncio.run(scenario())
 
 
+def test_prompts_that_an_evaluation_judged_correct_the_prices(
+    grid: Grid, store: Store, file: Path
+) -> None:
+    async def scenario() -> None:
+        loop = await started(grid, store, file)
+        known = loop._facts.predicted
+        assert known is not None
+        plain = evaluation("plain", covariance=False)
+        await loop.evaluated(plain)
+        before = by_prompt(loop)
+        assert "of the evaluation" not in before.basis
+        scored = evaluation("scored", covariance=False, age_s=30.0)
+        scored.weights = before.weights
+        rows = zip(known.preferences, known.joules, known.preferred, strict=True)
+        for preferences, joules, preferred in rows:
+            scored.by_prompt.add(
+                weight=1.0, predicted=[*preferences, *joules], scores=np.eye(3)[preferred]
+            )
+        await loop.evaluated(scored)
+        after = by_prompt(loop)
+        assert f"; {len(known.preferred)} prompts of the evaluation, by what they chose" in (
+            after.basis
+        )
+        assert loop.reasons() == {}
+        # Judged as the sample was, they say what the sample says, and nothing is counted.
+        assert after.basis.endswith(" +0.0 counted")
+        assert after.expected_preference == pytest.approx(before.expected_preference, abs=1e-3)
+
+    asyncio.run(scenario())
+
+
 def test_traffic_is_of_those_without_a_mix_of_their_own(store: Store, file: Path) -> None:
     control = ControlConfig(
         prompt=PromptConfig(predictor=file), tenants={"acme": TenantConfig(minimum=0.9)}
@@ -490,6 +579,9 @@ def test_traffic_is_of_those_without_a_mix_of_their_own(store: Store, file: Path
     assert traffic() == {"sums": 0.5, "trivia": 0.3, "": 0.2}
     assert traffic("trivia") == {"sums": 0.71, "": 0.29}  # it has a mix of its own
     assert traffic("trivia", "sums") == {}
+    _, found, _ = looked.look(store, [])
+    assert found is not None
+    assert found.tenants == (("acme", (("trivia", 1.0),)),)
 
 
 def test_whatever_ends_the_reading_of_a_file_it_is_said_and_tried_again(

@@ -16,7 +16,7 @@ from sprout.carbon import Intensity
 from sprout.carbon.intensity import Series
 from sprout.config import Config, ControlConfig, GuardConfig, SwitchbackConfig
 from sprout.console import operator
-from sprout.control import history
+from sprout.control import history, node_energy
 from sprout.control.archive import Archive, Span
 from sprout.control.blocks import Blocks, schedule_of
 from sprout.control.guard import PREFIX, Guard
@@ -454,6 +454,25 @@ def test_readings_are_few_and_see_every_policy(made: Made, feed: Feed) -> None:
     assert stored["a"].policy_version.tolist() == [5, 5, 6, 6]
     assert interval_s(None) == 60
     assert interval_s(600) == 10
+
+
+def test_a_meter_that_stands_still_leaves_a_gap_that_its_lump_ends(made: Made, feed: Feed) -> None:
+    """100 W, with a GPU away from 60 to 120 s: the 6 kJ are nobody's minute, and in every hour."""
+    readings = Readings(made.store, 1, feed.wall)
+    for second in range(241):
+        feed.now_s = NOW + second
+        gone = 60 <= second < 120
+        joules = 100.0 * (50 if gone else second)
+        problem = "GPU is lost" if gone else ""
+        readings.take("a", pb.NodeStatus(metered_joules=joules, meter_problem=problem))
+    archive = Archive(made.path)
+    stored = dict(archive.readings(Span(NOW, NOW + 300)))["a"]
+    archive.close()
+    assert not ((stored.time >= NOW + 60) & (stored.time < NOW + 120)).any()
+    assert node_energy.joules(stored, Span(NOW + 70, NOW + 110)) is None
+    assert node_energy.joules(stored, Span(NOW + 110, NOW + 170)) is None
+    assert node_energy.joules(stored, Span(NOW + 10, NOW + 40)) == pytest.approx(3000)
+    assert node_energy.joules(stored, Span(NOW + 10, NOW + 230)) == pytest.approx(22_000)
 
 
 def test_an_expired_policy_is_none(made: Made, feed: Feed) -> None:

@@ -198,6 +198,74 @@ def test_q_rests_on_it_at_once_and_after_a_restart(tmp_path: Path) -> None:
         assert status(stub).evaluation.latest == made
 
 
+def test_what_was_judged_by_prompt_is_kept_and_shown_to_nobody(tmp_path: Path) -> None:
+    made = by_prompt(evaluation())
+    with running(configure(tmp_path)) as address, stub_of(address) as stub:
+        first(stub)
+        report(stub, made)
+        shown = status(stub).evaluation.latest
+        listed = stub.ListEvaluations(pb.ListEvaluationsRequest(), timeout=WAIT_S).evaluations
+        assert [len(shown.by_prompt), *(len(each.by_prompt) for each in listed)] == [0, 0]
+        assert shown.id == listed[0].id == made.id
+        report(stub, made)  # the same, for what is stored
+    store = Store(next(tmp_path.rglob("*.sqlite")))
+    kept = pb.Evaluation.FromString(store.evaluations(1)[0])
+    store.close()
+    assert kept.by_prompt == made.by_prompt
+    found = quality.quality(kept).judgments
+    assert found is not None
+    assert (found.weights, found.task) == ("a" * 64, ("", "code"))
+    assert found.stands_for.tolist() == [1.5, 2.0]
+    assert found.preferences.tolist() == [[0.5, 0.25, 0.25], [1.0, 0.0, 0.5]]
+    assert found.joules.tolist() == [[60.0, 20.0, 12.0], [1.0, 2.0, 3.0]]
+    assert found.scores.tolist() == [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
+    assert quality.quality(evaluation()).judgments is None
+
+
+def by_prompt(made: pb.Evaluation, **changes: Any) -> pb.Evaluation:
+    """With two judged prompts, the second of them changed."""
+    made.weights = "a" * 64
+    made.by_prompt.add(
+        weight=1.5, predicted=[0.5, 0.25, 0.25, 60.0, 20.0, 12.0], scores=[1.0, 0.0, 0.0]
+    )
+    second = {"weight": 2.0, "predicted": [1, 0, 0.5, 1, 2, 3], "scores": [0, 1, 0], "task": "code"}
+    made.by_prompt.add(**second | changes)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"predicted": [1.0] * 5}, "5 predictions and 3 scores for 3 levels"),
+        ({"scores": [1.0] * 2}, "6 predictions and 2 scores for 3 levels"),
+        ({"predicted": [1.0] * 5 + [math.nan]}, "all finite"),
+        ({"predicted": [1.0] * 5 + [-1.0]}, "all finite"),
+        ({"weight": 0.0}, "a weight is above 0"),
+        ({"weight": math.inf}, "a weight is above 0"),
+        ({"scores": [0.0, 2.5, 0.0]}, "scores are in 0 to 2"),
+        ({"scores": [0.0, math.nan, 0.0]}, "scores are in 0 to 2"),
+        ({"task": "x" * 24}, "a task is printable ASCII"),
+    ],
+)
+def test_what_was_judged_by_prompt_is_checked(changes: dict[str, Any], problem: str) -> None:
+    quality.checked(by_prompt(evaluation()), PACK, time.time())
+    with pytest.raises(ValueError, match=rf"by_prompt\[1\].*{problem}"):
+        quality.checked(by_prompt(evaluation(), **changes), PACK, time.time())
+
+
+def test_judged_prompts_are_of_named_weights_and_not_too_many() -> None:
+    wrong = by_prompt(evaluation())
+    wrong.weights = "A" * 64
+    with pytest.raises(ValueError, match="weights is no SHA-256"):
+        quality.checked(wrong, PACK, time.time())
+    many = by_prompt(evaluation())
+    many.by_prompt.extend([many.by_prompt[0]] * 999)
+    with pytest.raises(ValueError, match="1001 judged prompts, at most 1000"):
+        quality.checked(many, PACK, time.time())
+    del many.by_prompt[-1]
+    quality.checked(many, PACK, time.time())  # within the bytes of a message
+
+
 def test_the_newest_counts_whatever_comes_when(tmp_path: Path) -> None:
     with running(configure(tmp_path)) as address, stub_of(address) as stub:
         first(stub)

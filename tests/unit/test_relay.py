@@ -26,6 +26,7 @@ from sprout_ext.board import (
     MAX_MIXES,
     BoardMix,
     BoardPoint,
+    BoardPrices,
     BoardPrompt,
     BoardReader,
     BoardWriter,
@@ -158,10 +159,10 @@ def test_prices_as_the_board_has_them() -> None:
     assert board_policy(policy, PACK, 0).prompt is None
     policy.prompt.CopyFrom(prompt_policy("5a" * 32))
     assert board_policy(policy, PACK, 0).prompt == BoardPrompt(
-        "5a" * 32,
-        0.75,
         (1.0, 2.0, 3.0),
         (BoardPoint(0.25, 0.5, (0.0, 0.0, 0.5)), BoardPoint(0.75, 0.0, (0.0, -1.0, 0.0))),
+        "5a" * 32,
+        0.75,
     )
 
 
@@ -202,6 +203,40 @@ def test_wrong_prices_are_refused_by_name(problem: str, changes: dict[str, Any])
         policy.prompt.ClearField(field)
     policy.prompt.MergeFrom(pb.PromptPolicy(**changes))
     with pytest.raises(PolicyError, match=problem):
+        board_policy(policy, PACK, 0)
+
+
+def test_prices_of_a_mix_as_the_board_has_them() -> None:
+    policy = make_policy()
+    policy.mixes.extend([mix(1, 0, 0, tenant="acme"), mix(0, 0, 1, task="chat")])
+    policy.prompt.CopyFrom(prompt_policy("5a" * 32))
+    given = pb.PromptPrices(g_per_joule=[3.0, 2.0, 1.0], points=[point(1.0, 2.0, 0.5, 0.0, -1.0)])
+    policy.mixes[1].prompt.CopyFrom(given)
+    prices = BoardPrices((3.0, 2.0, 1.0), (BoardPoint(1.0, 2.0, (0.5, 0.0, -1.0)),))
+    found = board_policy(policy, PACK, 0)
+    assert found.mixes == (
+        BoardMix("acme", "", (1, 0, 0)),
+        BoardMix("", "chat", (0, 0, 1), prices),
+    )
+    assert found.prices_of(b"", b"") == found.prompt
+    assert found.prices_of(b"acme", b"chat") is None
+    assert found.prices_of(b"", b"chat") == prices
+
+
+OF_BOTH = [wrong for wrong in WRONG_PRICES if wrong[1].keys() <= {"g_per_joule", "points"}]
+
+
+@pytest.mark.parametrize(("problem", "changes"), OF_BOTH)
+def test_wrong_prices_of_a_mix_are_refused_by_name(problem: str, changes: dict[str, Any]) -> None:
+    policy = make_policy()
+    policy.prompt.CopyFrom(prompt_policy("5a" * 32))
+    policy.mixes.append(mix(1, 0, 0, tenant="acme"))
+    given = pb.PromptPrices(g_per_joule=[1.0, 2.0, 3.0], points=[point()])
+    for field in changes:
+        given.ClearField(field)
+    given.MergeFrom(pb.PromptPrices(**changes))
+    policy.mixes[0].prompt.CopyFrom(given)
+    with pytest.raises(PolicyError, match=f"mix of tenant 'acme': .*{problem}"):
         board_policy(policy, PACK, 0)
 
 

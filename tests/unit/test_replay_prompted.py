@@ -132,6 +132,27 @@ def test_shares_and_grams_agree(predictor: Predictor, other: Bundle) -> None:
     assert (prompted.own.fold == UNSEEN).all()
 
 
+@pytest.mark.parametrize("seen", [True, False])
+def test_levels_are_numpys_to_the_bit(
+    folder: Path, predictor: Predictor, other: Bundle, seen: bool
+) -> None:
+    """Those that cost the least in each hour, at the price of the prompt's own fold."""
+    bundle = read(folder) if seen else other
+    here, prompted = window(bundle), Prompted(bundle, predictor)
+    own, meta = prompted.own, bundle.meta
+    folds = np.unique(own.fold).tolist()
+    assert folds == ([0, 1, 2, 3, 4] if seen else [UNSEEN])
+    found = prompted.levels(here, 0.97)
+    seconds = own.predicted_kwh * prompted._seconds_per_kwh
+    for hour, k0 in enumerate(here.k0):
+        for fold in folds:
+            at = own.fold == fold
+            price = prompted.price(here, 0.97, fold) / prompted.q0(here, fold)[hour]
+            costs = meta.pue * k0 * own.predicted_kwh[at] + meta.embodied_g_per_s * seconds[at]
+            assert (found[hour, at] == np.argmin(costs - price * own.q[at], axis=1)).all()
+    assert len(np.unique(found)) > 1
+
+
 def test_pooling_is_the_nearest_ascending_sequence() -> None:
     assert monotone(np.array([1.0, 3.0, 2.0, 4.0])).tolist() == [1, 2.5, 2.5, 4]
     assert monotone(np.array([3.0, 2.0, 1.0])).tolist() == [2, 2, 2]

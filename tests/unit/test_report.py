@@ -63,6 +63,22 @@ def test_sums_by_every_grouping(made: Made) -> None:
     assert by["arm"]["probe"].without_grams == 5
 
 
+def test_what_was_not_metered_is_apart_and_in_no_comparison(made: Made) -> None:
+    version = made.policy()
+    made.mixed(version, 1000, 0, HOUR)
+    without = report(made)
+    unmetered = {"unmetered": True, "energy_joules": 0.0, "carbon_g": None}
+    made.outcomes(version, 300, level=1, since=0, until=HOUR, **unmetered)
+    made.outcomes(version, 200, level=0, since=0, until=HOUR, control=True, **unmetered)
+    found = report(made)
+    assert found.attributed == without.attributed
+    for name in ("arm", "level", "task", "tenant", "zone"):
+        lines = {line.name: line for line in found.lines[name]}
+        apart = lines.pop("unmetered")
+        assert (apart.requests, apart.joules, apart.grams) == (500, 0.0, {})
+        assert lines == {line.name: line for line in without.lines[name]}
+
+
 def test_a_span_takes_what_was_opened_in_it(made: Made) -> None:
     version = made.policy()
     made.outcomes(version, 10, level=0, since=0, until=100)
@@ -124,7 +140,12 @@ def test_what_prompts_chose_is_under_the_policy(made: Made) -> None:
     """By prompt 20 J, by the mix 0.4 * 60 + 0.6 * 20 = 36 J: nine tenths of them."""
     share = pb.PromptPolicy(share=0.9)
     version = made.policy(
-        prompt=share, mixes=[pb.Mix(task="code"), pb.Mix(tenant="acme", basis="tenant's minimum")]
+        prompt=share,
+        mixes=[
+            pb.Mix(task="code"),
+            pb.Mix(tenant="acme", basis="tenant's minimum"),
+            pb.Mix(task="sums", prompt=pb.PromptPrices(expected_preference=1.0)),
+        ],
     )
     span = {"since": 0, "until": HOUR}
     made.outcomes(version, 1000, level=0, control=True, **span)
@@ -149,12 +170,28 @@ def test_what_prompts_chose_is_under_the_policy(made: Made) -> None:
     lines = {line.name: line.requests for line in found.lines["arm"]}
     assert lines["prompt"] == 8100
     assert sum(lines.values()) == 10_000
-    # Those with a mix of their own are in no comparison with it.
+    # Those with a mix of their own are in no comparison with it, unless it has prices.
     made.outcomes(version, 500, level=0, task="code", **span)
     made.outcomes(version, 500, level=0, tenant="acme", **span)
     again = report(made).prompts["joules"]
     assert isinstance(again, Effect)
-    assert again.control_requests == 900
+    assert (again.policy_requests, again.control_requests) == (8100, 900)
+    made.outcomes(version, 90, level=1, prompt=True, task="sums", **span)
+    made.outcomes(version, 10, level=0, task="sums", **span)
+    made.outcomes(version, 10, level=0, task="sums", tenant="acme", **span)
+    more = report(made).prompts["joules"]
+    assert isinstance(more, Effect)
+    assert (more.policy_requests, more.control_requests) == (8190, 910)
+    # A node without weights draws those whose prompt was to choose: under the policy, in neither.
+    before = effect(report(made), "joules")
+    made.outcomes(version, 90, level=0, unscored=True, **span)
+    made.outcomes(version, 10, level=0, **span)
+    last = report(made)
+    beside = last.prompts["joules"]
+    assert isinstance(beside, Effect)
+    assert (beside.policy_requests, beside.control_requests) == (8190, 920)
+    assert effect(last, "joules").policy_requests == before.policy_requests + 100
+    assert {line.name: line.requests for line in last.lines["arm"]}["unscored"] == 90
 
 
 def test_chances_of_prompt_and_mix_are_those_of_their_policy(made: Made) -> None:

@@ -2,28 +2,36 @@
 """What each kind of engine needs before it is started or spoken to, and what the doctor says."""
 
 import contextlib
+import os
 import re
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from completions_server import CompletionsServer
+import vllm_double
+from completions_server import CompletionsServer, DyingServer
 from waiting import PATIENCE_S
 
-from sprout.config import Config, EnergyConfig, load
+from sprout.config import Config, EnergyConfig, StackConfig, load
 from sprout.engines.settings import SlotSettings
 from sprout.errors import ConfigError, PrerequisiteError, SproutError, StackError
-from sprout.serve import deployment, doctor, engine
+from sprout.serve import deployment, doctor, engine, probes
 from sprout.serve.finding import Finding, Mark
+from sprout.serve.probes import Canary
 from sprout.serve.process import start_time, wait_gone
 from sprout.serve.render import placeholder_values, render, repository_source
 from sprout.serve.stack import Stack
+from sprout.serve.standstill import Standstill
 from sprout.serve.state import StackPaths, dump_toml
 from sprout.serve.supervisor import Backoff, Phase, Supervisor
+from sprout.serve.triton import TritonService
 from sprout.serve.vllm import VllmService
+from sprout_ext.ledger import Flights, Role, Segment
 
 
 @pytest.fixture
@@ -194,45 +202,10 @@ def test_the_small_model_s_penalty_is_its_own(tmp_path: Path) -> None:
 
 # --- the local vLLM as a service --------------------------------------------------------------
 
-# As much of vLLM's command line as the service uses, in front of the tests' server.
-MAIN = """
-import os, sys, threading
-from multiprocessing import resource_tracker, shared_memory
-from completions_server import CompletionsServer
-flags = dict(zip(sys.argv[3::2], sys.argv[4::2]))
-assert sys.argv[1] == "serve", sys.argv
-memory = shared_memory.SharedMemory(create=True, size=4096)
-resource_tracker.unregister(memory._name, "shared_memory")  # as where the tracker is killed too
-print(f"segment={memory.name}", "offline=" + os.environ["HF_HUB_OFFLINE"], flush=True)
-CompletionsServer(int(flags["--port"]), max_model_len=int(flags["--max-model-len"]))
-threading.Event().wait(60)
-"""
-
 
 @pytest.fixture
 def interpreter(tmp_path: Path) -> Path:
-    """An interpreter whose environment has a package `vllm`."""
-    package = tmp_path / "site" / "vllm" / "entrypoints" / "cli"
-    package.mkdir(parents=True)
-    for folder in (package, package.parent, package.parent.parent):
-        (folder / "__init__.py").touch()
-    (package / "main.py").write_text(MAIN)
-    metadata = tmp_path / "site" / "vllm-1.2.3.dist-info"
-    metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: vllm\nVersion: 1.2.3\n")
-    (metadata / "top_level.txt").write_text("vllm\n")
-    here = Path(__file__).parents[1]
-    # `-I` would keep a PYTHONPATH out.
-    script = (
-        "#!/bin/sh\n"
-        f'export PYTHONPATH="{tmp_path / "site"}:{here}"\n'
-        '[ "$1" = -I ] && shift\n'
-        f'exec "{sys.executable}" "$@"\n'
-    )
-    file = tmp_path / "python"
-    file.write_text(script)
-    file.chmod(0o700)
-    return file
+    return vllm_double.interpreter(tmp_path)
 
 
 @pytest.fixture
@@ -318,6 +291,46 @@ def test_vllm_is_started_watched_started_again_and_stopped(local: Config) -> Non
     assert not list(paths.shm.glob("vllm*"))
 
 
+def test_a_core_that_hangs_behind_a_healthy_server_is_found(
+    local: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the ledger, and a question of our own: one that answers is left alone."""
+    monkeypatch.setattr(deployment, "_PATIENCE_S", 0.5)
+    paths = StackPaths.of(local)
+    paths.ensure()
+    service = VllmService(local, paths)
+    service._standstill = Standstill(paths.shm, 0.0)
+    here: Any = SimpleNamespace(pid=os.getpid())
+    server = DyingServer(local.engine.port, max_model_len=512)
+    segment, flights = Segment.create(paths.shm, Role.PREPROCESSING, 0, 1, 8), Flights(paths.shm)
+    try:
+        ticket = segment.open_flight(
+            **{"level": 0, "flags": 0, "policy_version": 0, "policy_seed": 0, "sequence": 0},
+            **{"task": b"", "input_tokens": 1, "max_tokens": 9, "intensity_g_per_kwh": 1.0},
+            **{"pue": 1.0, "embodied_g_per_s": 0.0, "opened_ns": time.monotonic_ns()},
+        )
+        assert flights.scheduled(ticket, time.monotonic_ns())
+        flights.progress(ticket, 0, time.monotonic_ns())
+        for _ in range(2):
+            assert service.check(here) is None
+        asked = len(server.questions)
+        assert asked > 2  # it was asked for a token, beside its health
+        assert service.watch(here) is None
+        server.engine_hangs()
+        for _ in range(2):
+            assert service.check(here) is None  # its health is fine
+        said = service.watch(here)
+        assert said is not None
+        assert "hangs: no token for" in said
+        assert "with 1 requests at work" in said
+        service.prepare()
+        assert service.watch(here) is None
+    finally:
+        server.ended.set()
+        server.close()
+        segment.close(True)
+
+
 def test_a_vllm_that_does_not_start_is_quoted(local: Config, tmp_path: Path) -> None:
     main = tmp_path / "site" / "vllm" / "entrypoints" / "cli" / "main.py"
     main.write_text("raise SystemExit('CUDA out of memory')")
@@ -354,6 +367,65 @@ def test_triton_need_not_wait_for_a_deployment_that_is_away(
     assert stack._engine_ready()
     server.close()
     assert not stack._engine_ready()
+
+
+def test_a_deployment_that_hangs_behind_its_list_of_models_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else Triton, whose canary is silent then, would be ended for it, again and again."""
+    monkeypatch.setattr(deployment, "_PATIENCE_S", 0.5)
+    server = DyingServer()
+    given = {"engine.kind": "openai", "engine.url": server.url, "stack.state_dir": tmp_path}
+    stack = Stack(load(environ={}, flags=given))
+    try:
+        assert stack._engine_ready()
+        server.engine_hangs()
+        assert not stack._engine_ready()
+    finally:
+        server.ended.set()
+        server.close()
+
+
+@pytest.mark.parametrize("how", [Canary.SILENT, Canary.REFUSED])
+def test_triton_is_not_ended_for_an_engine_that_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: Canary
+) -> None:
+    ready: list[bool] = []
+    cfg = configure("echo")
+    service = TritonService(
+        cfg.model_copy(update={"stack": StackConfig(state_dir=tmp_path, shm_dir=tmp_path)}),
+        StackPaths.of(cfg),
+        engine_url="",
+        tokenizer_dir=tmp_path,
+        engine_ready=ready.pop,
+    )
+    monkeypatch.setattr(probes, "canary", lambda *_: (how, "no answer"))
+    monkeypatch.setattr(probes, "http_ok", lambda _: None)
+    here: Any = SimpleNamespace(pid=os.getpid())
+    ready[:] = [False, False]
+    assert service.ready(here) is None
+    assert service.check(here) is None
+    # An engine that answers by itself, and not through Triton.
+    ready[:] = [True, True]
+    assert "no answer" in str(service.ready(here))
+    assert (service.check(here) is None) == (how is Canary.REFUSED)
+
+
+def test_an_engine_whose_last_check_failed_is_not_ready(local: Config) -> None:
+    paths = StackPaths.of(local)
+    paths.ensure()
+    stack = Stack(local)
+    stack._supervisor = Supervisor([VllmService(local, paths)], paths)
+    [unit] = stack._supervisor.units
+    server = DyingServer(local.engine.port, max_model_len=512)
+    try:
+        assert not stack._engine_ready()  # not started
+        unit.enter(Phase.READY)
+        assert stack._engine_ready()
+        unit.bad_checks = 1
+        assert not stack._engine_ready()
+    finally:
+        server.close()
 
 
 def test_the_stack_starts_vllm(local: Config) -> None:
@@ -428,7 +500,7 @@ def test_a_deployment_that_answers_byte_by_byte_is_given_up(
     monkeypatch.setattr(server, "get", drip)
     monkeypatch.setattr(deployment, "_PATIENCE_S", 0.5)
     try:
-        assert "has not answered within 0.5 s" in str(
+        assert "has not answered within 1 s" in str(
             deployment.absent(configure("openai", url=server.url))
         )
     finally:

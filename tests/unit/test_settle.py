@@ -3,6 +3,8 @@
 
 import bisect
 import itertools
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -25,16 +27,30 @@ class PlainClock:
     last_meter_joules: float = 0.0
     settled: float = 0.0
     idle: float = 0.0
+    unattributed: float = 0.0
+    last_whole: bool = True
+    unmetered_ns: tuple[int, int] = (0, 0)
 
     @property
     def last_t_ns(self) -> int:
         return self.times[-1] if self.times else 0
 
     def tick(
-        self, t_ns: int, active_seconds: float, joules: float, meter_joules: float, estimated: bool
+        self,
+        t_ns: int,
+        active_seconds: float,
+        joules: float,
+        meter_joules: float,
+        estimated: bool,
+        *,
+        whole: bool,
     ) -> None:
         step = 0.0
-        if active_seconds > 0:
+        if not (whole and self.last_whole) and self.times:
+            self.unattributed += joules
+            since, until = self.unmetered_ns
+            self.unmetered_ns = (since if until == self.last_t_ns else self.last_t_ns, t_ns)
+        elif active_seconds > 0:
             step = joules / active_seconds * (t_ns - self.last_t_ns) / NS_PER_S
             self.settled += joules
         else:
@@ -42,6 +58,7 @@ class PlainClock:
         self.integral.append((self.integral[-1] if self.integral else 0.0) + step)
         self.times.append(t_ns)
         self.last_meter_joules = meter_joules
+        self.last_whole = whole
 
     def at(self, t_ns: int) -> float:
         i = min(max(bisect.bisect_left(self.times, t_ns), 1), len(self.times) - 1)
@@ -51,6 +68,9 @@ class PlainClock:
         )
 
     def energy(self, start_ns: int, end_ns: int) -> tuple[float, bool]:
+        since, until = self.unmetered_ns
+        if until and start_ns < until and end_ns > since:
+            return math.nan, True
         return self.at(end_ns) - self.at(start_ns), end_ns > self.last_t_ns
 
 
@@ -100,7 +120,10 @@ intervals = st.lists(st.tuples(st.integers(2, 30), st.floats(0, 500)), min_size=
 
 
 def run(
-    made: list[Made], steps: list[tuple[int, float]], restart_at: int = -1
+    made: list[Made],
+    steps: list[tuple[int, float]],
+    restart_at: int = -1,
+    wholes: Sequence[bool] = (True,),
 ) -> tuple[PlainClock, dict[int, float], float]:
     """Ticks from before the first flight to after the last; (clock, joules by flight, metered)."""
     clock = PlainClock()
@@ -117,7 +140,7 @@ def run(
         now += length * GRID
         metered += joules
         spans = [s for i, f in enumerate(made) if i not in given and (s := f.span((1, i), now))]
-        settlement.tick(now, metered, True, spans)
+        settlement.tick(now, metered, True, spans, whole=wholes[n % len(wholes)])
         for span in spans:
             share = settlement.share(span.key)
             if span.end_ns != RUNNING and share.final:
@@ -220,3 +243,74 @@ def test_nothing_was_metered_before_the_first_tick_ever() -> None:
     settlement.tick(T0 + 100 * MS, 1001.0, True, spans)
     assert settlement.share((1, 1)).joules == pytest.approx(1.0)
     assert clock.settled == pytest.approx(1.0)
+
+
+# --- a meter that stands still ------------------------------------------------------------------
+
+
+def test_a_meter_that_stood_still_gives_nobody_too_few_and_nobody_its_lump() -> None:
+    """10 W a request; the GPU is away from 100 to 300 ms, and 2 J come at once at 400 ms."""
+    clock = PlainClock()
+    settlement = Settlement(clock)
+    before = Span((1, 1), T0, T0 + 100 * MS)
+    through = Span((1, 2), T0, T0 + 600 * MS)
+    within = Span((1, 3), T0 + 110 * MS, T0 + 190 * MS)
+    on_return = Span((1, 4), T0 + 310 * MS, T0 + 390 * MS)
+    after = Span((1, 5), T0 + 400 * MS, T0 + 500 * MS)
+    spans = [before, through, within, on_return, after]
+    settlement.tick(T0, 0.0, False, [])
+    metered = ((100, 2.0, True), (200, 2.0, False), (300, 2.0, False), (400, 6.0, True))
+    for ms, joules, whole in (*metered, (500, 8.0, True), (600, 9.0, True)):
+        settlement.tick(T0 + ms * MS, joules, False, spans, whole=whole)
+    shares = [settlement.share(span.key) for span in spans]
+    assert [share.unmetered for share in shares] == [False, True, True, True, False]
+    assert [round(share.joules, 9) for share in shares] == [1.0, 3.0, 0.0, 0.0, 1.0]
+    assert all(share.final for share in shares)
+    # Every joule is somewhere, once.
+    assert (clock.settled, clock.idle, clock.unattributed) == (5.0, 0.0, 4.0)
+    assert math.fsum(share.joules for share in shares) == pytest.approx(clock.settled)
+
+
+def test_one_that_is_heard_of_after_the_gap_is_marked_too() -> None:
+    clock = PlainClock()
+    settlement = Settlement(clock)
+    settlement.tick(T0, 0.0, False, [])
+    settlement.tick(T0 + 100 * MS, 0.0, False, [], whole=False)
+    settlement.tick(T0 + 200 * MS, 5.0, False, [])
+    settlement.tick(T0 + 300 * MS, 6.0, False, [Span((1, 1), T0 + 50 * MS, T0 + 250 * MS)])
+    assert settlement.share((1, 1)).unmetered
+
+
+def test_what_an_agent_before_saw_without_a_meter_is_not_known() -> None:
+    """The agent dies in the gap, and the next finds the counter back."""
+    clock = PlainClock()
+    first = Settlement(clock)
+    span = Span((1, 1), T0, T0 + 150 * MS)
+    running = Span((1, 2), T0, RUNNING)
+    first.tick(T0, 0.0, False, [])
+    first.tick(T0 + 100 * MS, 0.0, False, [span, running], whole=False)
+    second = Settlement(clock)
+    second.tick(T0 + 200 * MS, 50.0, False, [span, running])
+    second.tick(T0 + 300 * MS, 51.0, False, [span, running])
+    assert second.share(span.key).unmetered
+    assert second.share(running.key).unmetered
+    assert (clock.settled, clock.unattributed) == (1.0, 50.0)
+    # Whoever comes later is metered as ever.
+    later = Span((1, 3), T0 + 300 * MS, T0 + 400 * MS)
+    second.tick(T0 + 400 * MS, 53.0, False, [later])
+    assert second.share(later.key).joules == pytest.approx(2.0)
+    assert not second.share(later.key).unmetered
+
+
+gaps = st.lists(st.sampled_from([True, True, True, False]), min_size=1, max_size=9)
+
+
+@settings(max_examples=50, deadline=None)
+@given(flights(), intervals, gaps)
+def test_with_gaps_every_joule_is_somewhere_once(
+    made: list[Made], steps: list[tuple[int, float]], wholes: list[bool]
+) -> None:
+    clock, given, metered = run(made, steps, wholes=wholes)
+    assert sum(given.values()) == pytest.approx(clock.settled, rel=1e-9, abs=1e-9)
+    parts = clock.settled + clock.idle + clock.unattributed
+    assert parts == pytest.approx(metered, rel=1e-9, abs=1e-9)

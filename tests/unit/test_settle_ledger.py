@@ -25,6 +25,8 @@ class GivenMeter:
     name = "given"
     estimated = False
     prior_watts = 5.0
+    problem = ""
+    whole = True
 
     def __init__(self) -> None:
         self.joules = 0.0

@@ -227,7 +227,11 @@ NOT_ELIGIBLE = [
     {"pinned": True},
     {"off": True},
     {"probe": True},
+    {"prompt": True},
+    {"unscored": True},
     {"fallback": True},
+    {"unmetered": True},
+    {"unmetered": True, "control": True},
     {"control": True, "pinned": True},
     {"ending": pb.ENDING_ABANDONED},
     {"ending": pb.ENDING_CANCELLED},
@@ -292,6 +296,24 @@ def test_the_revision_moves_with_the_outcomes_kept(store: Store) -> None:
         step()
         seen.append(store.revision)
     assert seen[0] < seen[1] == seen[2] < seen[3]
+
+
+def test_traffic_is_counted_once_a_revision(store: Store) -> None:
+    counts: list[str] = []
+
+    def executed(_: Any, __: Any, statement: str, *___: Any) -> None:
+        counts.extend([statement] * ("tenant, task" in statement and "COUNT" in statement.upper()))
+
+    event.listen(store._engine, "before_cursor_execute", executed)
+    store.add_outcomes(rows(outcome(1, task="a"), outcome(2, task="a", tenant="t")))
+    for _ in range(3):
+        assert sorted(store.traffic(PACK, 10)) == [("", "a", 1), ("t", "a", 1)]
+    assert len(counts) == 1
+    assert len(store.traffic(PACK, 1)) == 1  # another question
+    assert store.traffic(PACK + 1, 10) == []
+    store.add_outcomes(rows(outcome(3, task="a", unscored=True)))
+    assert sorted(store.traffic(PACK, 10)) == [("", "a", 2), ("t", "a", 1)]
+    assert len(counts) == 4
 
 
 def test_prune_by_age_and_count_keeps_totals_and_newest(store: Store) -> None:

@@ -133,6 +133,10 @@ def test_a_killed_process_comes_back_and_the_others_stay(paths: StackPaths) -> N
         wait_for(lambda: supervisor.ready)
         killed, kept = pid_of(supervisor.units[0]), pid_of(supervisor.units[1])
         os.kill(killed, signal.SIGKILL)
+        wait_for(lambda: supervisor.units[0].phase is Phase.BACKOFF)
+        one.problem = "warming up"
+        wait_for(lambda: supervisor.units[0].missing == "warming up")
+        one.problem = None
         wait_for(lambda: supervisor.units[0].restarts == 1 and supervisor.ready)
         assert pid_of(supervisor.units[0]) != killed
         assert pid_of(supervisor.units[1]) == kept

@@ -40,6 +40,7 @@ class Sample:
     metered_joules: float = 0.0
     settled_joules: float = 0.0
     idle_joules: float = 0.0
+    unattributed_joules: float = 0.0
     spool_failed: int = 0  # times that the spool refused, since the start
     counters: dict[str, int] = field(default_factory=dict)
 
@@ -83,13 +84,14 @@ class Drain:
         time.sleep(LATE_RECORD_S)
         scans = [self._scan(reader, now_ns) for reader in self._segments.refresh()]
         spans = [span for scan in scans for span in scan.spans]
-        self._settlement.tick(now_ns, joules, self._meter.estimated, spans)
+        self._settlement.tick(now_ns, joules, self._meter.estimated, spans, whole=self._meter.whole)
         self._drain(scans, now_ns)
         self.sample = Sample(
             active=sum(span.start_ns > 0 and span.end_ns == RUNNING for span in spans),
             metered_joules=self._clock.metered_joules,
             settled_joules=self._clock.settled_joules,
             idle_joules=self._clock.idle_joules,
+            unattributed_joules=self._clock.unattributed_joules,
             spool_failed=self._spool_failed,
             counters=self._segments.counters(),
         )

@@ -122,7 +122,7 @@ class OutcomeWriter:
         shares: (n,) of the energy; the time each was credited for is its time on the device.
         wall_offset_ns: wall clock minus CLOCK_MONOTONIC.
         Carbon needs an intensity; where the flight has none (no policy was there), carbon and
-        intensity stay unset, which is "unknown".
+        intensity stay unset, which is "unknown". So does the carbon of one that was not metered.
         """
         origin = (*self._node, segment_uid, stub_index)
         opened_ns = records["opened_ns"]
@@ -139,6 +139,7 @@ class OutcomeWriter:
             _known(records["receipt_joules"], 0.0),
             records["intensity_g_per_kwh"],
             self._carbon_g(records, joules, device_s),
+            np.array([share.unmetered for share in shares]),
         )
         common = zip(ending, *(records[name].tolist() for name in COMMON), strict=True)
         own = zip(*(column.tolist() for column in columns), strict=True)
@@ -162,11 +163,14 @@ class OutcomeWriter:
                 outcome.receipt_joules,
                 intensity,
                 carbon_g,
+                outcome.unmetered,
             ) = values
             if tenant:  # of its own: there may be more tenants than `_common` remembers
                 outcome.tenant = tenant.decode("ascii", "replace")
             if isfinite(intensity):
-                outcome.intensity_g_per_kwh, outcome.carbon_g = intensity, carbon_g
+                outcome.intensity_g_per_kwh = intensity
+                if not outcome.unmetered:
+                    outcome.carbon_g = carbon_g
             written.append(_common(origin, kind) + outcome.SerializeToString())
         return written
 

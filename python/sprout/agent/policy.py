@@ -18,6 +18,7 @@ from sprout_ext.board import (
     BoardMix,
     BoardPoint,
     BoardPolicy,
+    BoardPrices,
     BoardPrompt,
 )
 
@@ -98,7 +99,10 @@ def _mixes(given: Sequence[pb.Mix], levels: tuple[str, ...]) -> tuple[BoardMix, 
         own = tuple(share.level for share in mix.shares)
         _check(own == levels, f"mix of {whose}: levels {own} are not the policy's {levels}")
         shares = _shares(mix.shares, f"mix of {whose}: ")
-        mixes[mix.tenant, mix.task] = BoardMix(mix.tenant, mix.task, shares)
+        prices = None
+        if mix.HasField("prompt"):
+            prices = BoardPrices(*_prices(mix.prompt, len(levels), f"mix of {whose}: "))
+        mixes[mix.tenant, mix.task] = BoardMix(mix.tenant, mix.task, shares, prices)
     return tuple(mixes.values())
 
 
@@ -106,19 +110,26 @@ def _prompt(given: pb.PromptPolicy, levels: int) -> BoardPrompt:
     """levels: of the policy. Whether the weights that it names can be had is asked later."""
     _check(DIGEST.fullmatch(given.weights) is not None, f"weights {given.weights!r}: no SHA-256")
     _check(0 <= given.share <= 1, f"share by prompt is {given.share}, not in 0 to 1")
+    return BoardPrompt(*_prices(given, levels), given.weights, given.share)
+
+
+def _prices(
+    given: pb.PromptPolicy | pb.PromptPrices, levels: int, of: str = ""
+) -> tuple[tuple[float, ...], tuple[BoardPoint, ...]]:
+    """As `BoardPrices` has them."""
     count = len(given.points)
-    _check(1 <= count <= MAX_POINTS, f"has {count} prices, of 1 to {MAX_POINTS}")
-    g_per_joule = _grams(given.g_per_joule, "grams a joule", levels)
+    _check(1 <= count <= MAX_POINTS, f"{of}has {count} prices, of 1 to {MAX_POINTS}")
+    g_per_joule = _grams(given.g_per_joule, f"{of}grams a joule", levels)
     points = []
     for number, point in enumerate(given.points):
-        price = point.g_per_preference
-        _check(0 <= price < math.inf, f"price {number} is {price} g, not 0 or more")
-        _check(0 <= point.fraction <= 1, f"price {number}: fraction {point.fraction}, not 0 to 1")
-        grams = _grams(point.g, f"price {number}: grams", levels)
+        price, name = point.g_per_preference, f"{of}price {number}"
+        _check(0 <= price < math.inf, f"{name} is {price} g, not 0 or more")
+        _check(0 <= point.fraction <= 1, f"{name}: fraction {point.fraction}, not 0 to 1")
+        grams = _grams(point.g, f"{name}: grams", levels)
         points.append(BoardPoint(point.fraction, price, grams))
     total = sum(point.fraction for point in points)
-    _check(abs(total - 1) <= SUM_TOLERANCE, f"fractions of prices sum to {total}, not to 1")
-    return BoardPrompt(given.weights, given.share, g_per_joule, tuple(points))
+    _check(abs(total - 1) <= SUM_TOLERANCE, f"{of}fractions of prices sum to {total}, not to 1")
+    return g_per_joule, tuple(points)
 
 
 def _grams(given: Sequence[float], what: str, levels: int) -> tuple[float, ...]:

@@ -11,7 +11,6 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import grpc
@@ -128,7 +127,7 @@ class Watcher:
     def _put(self, entry: BoardPolicy) -> None:
         """On the board, whole or, while its weights are not here, without its prompt part."""
         lacking = self._weights.lacking(entry)
-        self._board.publish(replace(entry, prompt=None) if lacking else entry)
+        self._board.publish(entry.without_weights() if lacking else entry)
         self._entry, self._lacking = entry, lacking
 
     def check(self) -> None:

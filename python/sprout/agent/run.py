@@ -22,6 +22,7 @@ from sprout.agent.weights import Weights
 from sprout.config import Config, no_core_dumps, private_folder
 from sprout.directives import pack
 from sprout.energy.choose import meter
+from sprout.energy.meters import short
 from sprout.errors import StackError
 from sprout.units import node_id
 from sprout.v1 import control_pb2 as pb
@@ -175,6 +176,8 @@ class Agent:
             metered_joules=sample.metered_joules,
             settled_joules=sample.settled_joules,
             idle_joules=sample.idle_joules,
+            unattributed_joules=sample.unattributed_joules,
+            meter_problem=short(self._meter.problem),
             spooled=len(self._spool),
             dropped=self._spool.dropped,
             counters=counters,

@@ -7,6 +7,10 @@ proportion. So Σ over flights is exactly what was metered while any was active,
 records arrive in: one that is noticed late, or whose start turns out earlier, is made up for in the
 next interval, and what was credited is never taken back. While records are on time it equals
 C(end) - C(start) of the energy clock, from which receipts are read.
+
+While a meter stands still the interval's joules are too few, and in the tick in which it is back
+they are too many: whoever is active then did not use them. Both are given to nobody, and a flight
+that was active at such a time is `unmetered`: what it used is not known.
 """
 
 import logging
@@ -43,6 +47,7 @@ class Share:
     joules: float = 0.0
     credited_ns: int = 0
     final: bool = False  # as far as is known, its end lies before the last tick
+    unmetered: bool = False  # active while a meter stood still: joules are not all of it
 
 
 class Clock(Protocol):
@@ -52,6 +57,10 @@ class Clock(Protocol):
     def last_t_ns(self) -> int: ...
     @property
     def last_meter_joules(self) -> float: ...
+    @property
+    def last_whole(self) -> bool: ...
+    @property
+    def unmetered_ns(self) -> tuple[int, int]: ...
     def tick(
         self,
         t_ns: int,
@@ -59,6 +68,8 @@ class Clock(Protocol):
         joules: float,
         meter_joules: float,
         estimated: bool,
+        *,
+        whole: bool,
     ) -> None: ...
     def energy(self, start_ns: int, end_ns: int) -> tuple[float, bool]: ...
 
@@ -72,18 +83,27 @@ class Settlement:
         self._reborn = clock.last_t_ns > 0  # flights may have been credited before our time
 
     def tick(
-        self, now_ns: int, meter_joules: float, estimated: bool, spans: Iterable[Span]
+        self,
+        now_ns: int,
+        meter_joules: float,
+        estimated: bool,
+        spans: Iterable[Span],
+        *,
+        whole: bool = True,
     ) -> float:
         """Settle the interval from the last tick to `now_ns`; the active-seconds in it.
 
+        whole: the reading has all that was used up to now, for no part of the meter stands still.
         spans: every flight of the ledger, read at or after `now_ns` (what lies after is cut off).
         A flight that is absent is forgotten. The first tick ever only sets the starting point.
         """
         last_ns = self._clock.last_t_ns
         first_ever = last_ns == 0
         joules = 0.0 if first_ever else self._joules_since(meter_joules)
+        known = whole and self._clock.last_whole
         shares: dict[FlightKey, Share] = {}
         credits: list[tuple[Share, int]] = []
+        started: list[tuple[Share, int, int]] = []
         active_ns = 0
         for key, start_ns, end_ns in spans:
             share = self._shares.get(key)
@@ -91,6 +111,8 @@ class Settlement:
                 share = self._adopt(start_ns, end_ns, last_ns) if self._reborn else Share()
             shares[key] = share
             share.final = end_ns <= now_ns
+            if start_ns > 0:
+                started.append((share, start_ns, end_ns))
             due_ns = min(end_ns, now_ns) - start_ns - share.credited_ns if start_ns > 0 else 0
             if due_ns <= 0:
                 continue
@@ -98,18 +120,29 @@ class Settlement:
             credits.append((share, due_ns))
             active_ns += due_ns
         self._shares, self._reborn = shares, False
-        for share, due_ns in credits:
-            share.joules += joules * due_ns / active_ns
+        if known:
+            for share, due_ns in credits:
+                share.joules += joules * due_ns / active_ns
         # Nothing was metered before the first tick ever, so nobody was active in its interval.
         active_s = 0.0 if first_ever else active_ns / NS_PER_S
         least_s = LEAST_ACTIVE * (now_ns - last_ns) / NS_PER_S
         clock_s = max(active_s, least_s) if active_s > 0 else 0.0
-        self._clock.tick(now_ns, clock_s, joules, meter_joules, estimated)
+        self._clock.tick(now_ns, clock_s, joules, meter_joules, estimated, whole=whole)
+        self._mark(started)
         return active_s
 
     def share(self, key: FlightKey) -> Share:
         """What the flight has been given; nothing and not final where it is unknown."""
         return self._shares.get(key) or Share()
+
+    def _mark(self, started: Iterable[tuple[Share, int, int]]) -> None:
+        """Those that were active in the latest stretch without a meter, however late they are heard
+        of. The clock keeps one stretch: each flight is looked at while it is the latest."""
+        since_ns, until_ns = self._clock.unmetered_ns
+        if until_ns == 0:
+            return
+        for share, start_ns, end_ns in started:
+            share.unmetered |= start_ns < until_ns and end_ns > since_ns
 
     def _joules_since(self, meter_joules: float) -> float:
         joules = meter_joules - self._clock.last_meter_joules
@@ -125,4 +158,6 @@ class Settlement:
         if start_ns <= 0 or credited_ns <= 0:
             return Share()
         joules, _ = self._clock.energy(start_ns, start_ns + credited_ns)
-        return Share(joules if math.isfinite(joules) else 0.0, credited_ns)
+        if not math.isfinite(joules):
+            return Share(0.0, credited_ns, unmetered=True)
+        return Share(joules, credited_ns)

@@ -74,12 +74,13 @@ def books(status: pb.Status | None, requests: int) -> Iterator[Check]:
         f"{count} of {requests}",
     )
     for node in status.nodes if status is not None else ():
-        parts = node.settled_joules + node.idle_joules
+        parts = node.settled_joules + node.idle_joules + node.unattributed_joules
         balanced = math.isclose(parts, node.metered_joules, rel_tol=0.01, abs_tol=0.1)
         yield Check(
-            "joules settled and idle are the joules metered",
+            "joules settled, idle and nobody's are the joules metered",
             balanced and node.settled_joules > 0,
-            f"{node.settled_joules:.1f} + {node.idle_joules:.1f} = {node.metered_joules:.1f} J",
+            f"{node.settled_joules:.1f} + {node.idle_joules:.1f} + "
+            f"{node.unattributed_joules:.1f} = {node.metered_joules:.1f} J",
         )
     reasons = list(status.reasons) if status is not None else ["no status"]
     yield Check("the control plane is not degraded", not reasons, "; ".join(reasons))

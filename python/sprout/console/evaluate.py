@@ -153,7 +153,7 @@ def saved(cfg: Config) -> dict[str, Any]:
     except ControlError as error:
         return {"not_known": str(error)}
     control, levels = arms.get("control"), pack(cfg.request.pack).levels
-    drawn = [arm for name, arm in arms.items() if name in (*levels, "prompt")]
+    drawn = [arm for name, arm in arms.items() if name in (*levels, "prompt", "unscored")]
     if control is None or control.outcomes == 0:
         return {"not_known": "no request of the control group yet"}
     if not drawn:

@@ -237,9 +237,11 @@ def _by_prompt(policy: pb.Policy) -> str:
         f"{s.level} {100 * x:.0f} %"
         for s, x in zip(policy.shares, prompt.expected_shares, strict=False)
     )
+    others = [mix.tenant or mix.task for mix in policy.mixes if mix.HasField("prompt")]
+    beside = f" (and of {', '.join(others)}, by prices of their own)" if others else ""
     return (
-        f"by prompt: {100 * prompt.share:g} % of requests without a mix of their own, expected "
-        f"{shares}; predicted {1e3 * prompt.expected_g_per_request:.3g} mg per request at "
+        f"by prompt: {100 * prompt.share:g} % of requests without a mix of their own{beside}, "
+        f"expected {shares}; predicted {1e3 * prompt.expected_g_per_request:.3g} mg per request at "
         f"{100 * prompt.expected_preference:.1f} % of L0's preference, beside the mix's "
         f"{1e3 * mix_g(policy):.3g} mg; {prompt.basis}"
     )

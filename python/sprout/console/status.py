@@ -199,9 +199,11 @@ def _counters(document: dict[str, Any]) -> None:
     energy = document["energy"]
     if energy:
         estimated = bool(energy["estimated"])
+        lost = energy["unattributed"]
+        nobodys = f", {lost:.3g} J of times without a whole meter: nobody's" if lost else ""
         out.print(
             f"energy    {joules(energy['metered'], estimated)}: {energy['settled']:.3g} J by "
-            f"requests, {energy['idle']:.3g} J idle"
+            f"requests, {energy['idle']:.3g} J idle{nobodys}"
         )
 
 
@@ -214,6 +216,26 @@ def _nodes(message: pb.Status) -> None:
             f"node {node.node}: {node.active} active, meter {node.meter}, "
             f"{node.spooled} outcomes waiting{dropped}{expired}{error}"
         )
+        for sentence in remarks(node):
+            out.print(f"  [yellow]·[/] {sentence}")
+
+
+def remarks(node: pb.NodeStatus) -> list[str]:
+    """What a reader of the status might take for something else."""
+    said = []
+    if node.meter_problem:
+        said.append(
+            "a meter stands still: answers carry no joules and no grams, and nothing is learnt "
+            "from them until it is back"
+        )
+    without, delivered = node.counters["unattributed"], node.counters["delivered"]
+    if without > delivered:
+        said.append(
+            f"{without} answers without a receipt: the engine does not hand the flight's ticket "
+            "back (TensorRT-LLM's C++ backend can't); their flights end as lost, which is no "
+            "fault, and nothing is learnt of levels"
+        )
+    return said
 
 
 def _carbon(arm: pb.ArmTotals) -> str:
@@ -238,7 +260,7 @@ def _arms(message: pb.Status) -> None:
             str(arm.outcomes),
             f"{arm.output_tokens / n:.1f}",
             joules(arm.energy_joules, arm.energy_estimated),
-            f"{arm.energy_joules / n:.3g}",
+            "not known" if arm.arm == "unmetered" else f"{arm.energy_joules / n:.3g}",
             _carbon(arm),
         )
     out.print(table)

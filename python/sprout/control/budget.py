@@ -186,7 +186,8 @@ class Budget:
             note, preference = applied.get(version), worth.of(tenant, task, level)
             if note is not None and arm == PROMPT:
                 # Relative to the L0 of its own; the others may be to that of all classes together.
-                preference = note.prompt_preference * (worth.of("", "", 0) or 1.0)
+                by_prompt = note.preference_by_prompt(tenant, task) or 0.0
+                preference = by_prompt * (worth.of(tenant, task, 0) or 1.0)
             if note is not None and tenant not in note.opted_out and preference is not None:
                 carry = carry_on(carry, requests, preference, target, math.inf)
         self._keep(last, min(carry, most))

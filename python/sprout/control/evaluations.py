@@ -55,6 +55,8 @@ class Evaluations:
 
     def status(self) -> pb.EvaluationStatus:
         found = pb.EvaluationStatus(latest=self.latest)
+        if self.latest is not None:
+            found.latest.ClearField("by_prompt")
         for tell in self.tellers:
             tell(found)
         return found

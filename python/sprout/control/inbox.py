@@ -17,10 +17,12 @@ MAX_COUNTERS = 128
 MAX_COUNTER_NAME = 64
 MAX_TEXT = 1024
 
-# As in the flight ledger; the order is that of precedence in `arm`.
+UNMETERED = "unmetered"  # a meter stood still meanwhile: in no comparison, whatever drew its level
+# As in the flight ledger, but for UNMETERED; the order is that of precedence in `arm`.
 FLAGS = {
     "probe": 64,
     "evaluation": 128,
+    UNMETERED: 512,
     "off": 2,
     "pinned": 1,
     "fallback": 8,
@@ -28,13 +30,16 @@ FLAGS = {
     "control": 4,
     "held_back": 16,
     "prompt": 256,
+    "unscored": 1024,
 }
 PROMPT = "prompt"  # under the policy, at a level that its own text chose
+UNSCORED = "unscored"  # under the policy, drawn from its mix for want of weights to choose by
 # Sprout's own requests, which no client waits for.
 OURS = ("probe", "evaluation")
 # Arms whose level was not the policy's doing, or that is not known: see profile.py. Where a prompt
-# chose its level, what the level uses is what such prompts use.
-NOT_ELIGIBLE = {*OURS, "off", "pinned", "fallback", PROMPT}
+# chose its level, what the level uses is what such prompts use; where it was to and could not, it
+# stands for nobody: those that are always drawn do.
+NOT_ELIGIBLE = {*OURS, "off", "pinned", "fallback", PROMPT, UNSCORED, UNMETERED}
 
 # Finite and not negative.
 AMOUNTS = (
@@ -179,13 +184,14 @@ def _optional(outcome: pb.Outcome, name: str) -> float | None:
 def _check_status(node: str, status: pb.NodeStatus) -> None:
     if status.node and status.node != node:
         raise ValueError(f"node_status of {status.node!r} in a report of {node!r}")
-    for name in ("metered_joules", "settled_joules", "idle_joules"):
+    for name in ("metered_joules", "settled_joules", "idle_joules", "unattributed_joules"):
         _check_amount(f"node_status.{name}", getattr(status, name))
     if len(status.counters) > MAX_COUNTERS:
         raise ValueError(f"node_status.counters has over {MAX_COUNTERS} entries")
     if any(len(name) > MAX_COUNTER_NAME for name in status.counters):
         raise ValueError(f"node_status.counters has a name over {MAX_COUNTER_NAME} characters")
-    if len(status.meter) > MAX_NAME or len(status.policy_error) > MAX_TEXT:
+    long = max(len(status.meter), len(status.meter_problem)) > MAX_NAME
+    if long or len(status.policy_error) > MAX_TEXT:
         raise ValueError("node_status has an overlong text")
 
 

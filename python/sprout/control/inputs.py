@@ -12,6 +12,7 @@ from sprout.optimize.floor import Range
 from sprout.profile import NOTHING, LevelProfile, build
 
 Matrix = tuple[tuple[float, ...], ...]
+Traffic = tuple[tuple[str, float], ...]
 NO_RANGE = Range(math.nan, math.nan, "no range")
 
 
@@ -52,12 +53,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Prompts:
-    """What levels are chosen by, of requests that have no mix of their own."""
+    """What levels are chosen by."""
 
     predictor: str  # SHA-256 of its file
-    share: float  # of them, at random; the others are drawn from the mix
-    # (task class, its share of them), those that the predictor does not know as ""; (): not known
-    traffic: tuple[tuple[str, float], ...] = ()
+    share: float  # of the requests under the policy, at random; the others are drawn from the mix
+    # Of those without a mix of their own: (task class, its share of them), those that the predictor
+    # does not know as ""; (): not known.
+    traffic: Traffic = ()
+    # (tenant with a minimum, the same of its requests); one that is not named: as `traffic`
+    tenants: tuple[tuple[str, Traffic], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def solve(inputs: Inputs, k0: float, floor: float, degraded: dict[str, str]) -> 
     """floor: of the hour. What stands in the way goes into `degraded`."""
     inputs, left_out = _without_impossible(inputs, degraded)
     horizon = inputs.horizon if inputs.mode == "bank" else None
-    rows = [_default(inputs), *(g for g in inputs.groups if not g.opted_out)]
+    rows = [default(inputs), *(g for g in inputs.groups if not g.opted_out)]
     intensities = (k0, *(horizon.intensities_g_per_kwh[1:] if horizon else ()))
     problem = _problem(inputs, horizon, rows, intensities, floor)
     model = BankModel(*problem.shape)
@@ -140,7 +140,7 @@ def _budget(horizon: Horizon | None, found: Solution) -> Budget | None:
     )
 
 
-def _default(inputs: Inputs) -> Group:
+def default(inputs: Inputs) -> Group:
     """The rest of the requests. Where nobody takes part, all of them: somebody may yet."""
     others = math.fsum(g.traffic for g in inputs.groups)
     taking_part = math.fsum(g.traffic for g in inputs.groups if not g.opted_out)
@@ -238,10 +238,10 @@ def _exploring(inputs: Inputs) -> Caps:
 
 def _fitting(inputs: Inputs, row: Group, caps: Caps) -> Caps:
     """The caps, or without exploration where that leaves no mix for the row's own minimum."""
-    return caps if _most(inputs, row, caps) >= row.minimum else inputs.caps
+    return caps if highest(inputs, row, caps) >= row.minimum else inputs.caps
 
 
-def _most(inputs: Inputs, row: Group, caps: Caps) -> float:
+def highest(inputs: Inputs, row: Group, caps: Caps) -> float:
     """The highest normalised preference that a row can have by itself."""
     q = [p.preference for p in row.profile or inputs.profile]
     if q[0] <= 0:
@@ -256,7 +256,7 @@ def _without_impossible(
     """(inputs without the groups whose minimum the caps rule out, the keys of those)"""
     impossible: dict[tuple[str, str], str] = {}
     for group in inputs.groups:
-        most = 1.0 if group.minimum == 0 else _most(inputs, group, inputs.caps)
+        most = 1.0 if group.minimum == 0 else highest(inputs, group, inputs.caps)
         if most < group.minimum:
             name = f"tenant {group.tenant}" if group.tenant else f"class {group.task}"
             impossible[group.key] = (

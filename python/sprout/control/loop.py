@@ -453,7 +453,9 @@ class Loop:
                 return inputs, pin, whole
             predicted = self._facts.predicted
             assert predicted is not None  # the inputs name it
-            await asyncio.to_thread(self._prompted.solve, inputs, made, predicted)
+            found = self._facts.quality
+            today = None if found is None else found.judgments
+            await asyncio.to_thread(self._prompted.solve, inputs, made, predicted, today)
 
     def _publish(self, why: str, inputs: Inputs, pin: Pin | None, made: Plan) -> pb.Policy:
         """inputs: the present ones. Without a pause of the event loop since they were read."""

@@ -12,7 +12,15 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from sprout.carbon.intensity import Intensity
 from sprout.control.objective import Objective
 from sprout.control.pin import Pin, Window
-from sprout.control.plan import Budget, Confidence, GroupPlan, Plan, PromptPlan, PromptPoint
+from sprout.control.plan import (
+    Budget,
+    Confidence,
+    GroupPlan,
+    Plan,
+    PromptGroup,
+    PromptPlan,
+    PromptPoint,
+)
 from sprout.control.rows import AuditEntry
 from sprout.optimize.floor import Range, basis_of_range
 from sprout.profile import LevelProfile
@@ -135,21 +143,35 @@ def prompt(plan: PromptPlan) -> pb.PromptPolicy:
     )
 
 
-def _prompt(message: pb.PromptPolicy, mix_g: float) -> PromptPlan:
+def _prompt(policy: pb.Policy) -> PromptPlan:
+    message = policy.prompt
     return PromptPlan(
+        **_priced(message),
         weights=message.weights,
         share=message.share,
-        g_per_joule=tuple(message.g_per_joule),
-        points=tuple(
+        basis=message.basis,
+        mix_g=mix_g(policy),
+        groups=tuple(
+            PromptGroup(tenant=mix.tenant, task=mix.task, **_priced(mix.prompt))
+            for mix in policy.mixes
+            if mix.HasField("prompt")
+        ),
+        kept=tuple((mix.tenant, mix.task, mix.no_prompt) for mix in policy.mixes if mix.no_prompt),
+    )
+
+
+def _priced(message: pb.PromptPolicy | pb.PromptPrices) -> dict[str, Any]:
+    """What a PromptPlan and a PromptGroup have in common."""
+    return {
+        "g_per_joule": tuple(message.g_per_joule),
+        "points": tuple(
             PromptPoint(p.fraction, p.g_per_preference, tuple(p.g)) for p in message.points
         ),
-        expected_preference=message.expected_preference,
-        expected_g=message.expected_g_per_request,
-        shares=tuple(message.expected_shares),
-        least=message.least,
-        basis=message.basis,
-        mix_g=mix_g,
-    )
+        "expected_preference": message.expected_preference,
+        "expected_g": message.expected_g_per_request,
+        "shares": tuple(message.expected_shares),
+        "least": message.least,
+    }
 
 
 def mix_g(policy: pb.Policy) -> float:
@@ -168,8 +190,9 @@ def mix_g(policy: pb.Policy) -> float:
     )
 
 
-def mix(plan: GroupPlan, levels: Sequence[str]) -> pb.Mix:
-    """Of one tenant or class. A number that is not known (nan) stays unset."""
+def mix(plan: GroupPlan, levels: Sequence[str], by: PromptPlan | None = None) -> pb.Mix:
+    """Of one tenant or class. A number that is not known (nan) stays unset. by: of the policy."""
+    priced = None if by is None else by.of(plan.key)
     return pb.Mix(
         tenant=plan.tenant,
         task=plan.task,
@@ -184,6 +207,19 @@ def mix(plan: GroupPlan, levels: Sequence[str]) -> pb.Mix:
         traffic_share=plan.traffic,
         basis=plan.basis,
         profile=[_profile(p) for p in plan.profile],
+        prompt=None if priced is None else _prices(priced),
+        no_prompt="" if by is None else by.why_kept(plan.key),
+    )
+
+
+def _prices(plan: PromptGroup) -> pb.PromptPrices:
+    return pb.PromptPrices(
+        g_per_joule=plan.g_per_joule,
+        points=[pb.PricePoint(**asdict(point)) for point in plan.points],
+        expected_preference=plan.expected_preference,
+        expected_g_per_request=plan.expected_g,
+        expected_shares=plan.shares,
+        least=plan.least,
     )
 
 
@@ -232,7 +268,7 @@ def plan_of(policy: pb.Policy) -> Plan:
         confidence=_confidence(why.confidence) if why.HasField("confidence") else None,
         evaluation=why.evaluation,
         groups=tuple(_group(message, known) for message in policy.mixes),
-        prompt=_prompt(policy.prompt, mix_g(policy)) if policy.HasField("prompt") else None,
+        prompt=_prompt(policy) if policy.HasField("prompt") else None,
         no_prompt=why.no_prompt,
     )
 

@@ -271,12 +271,12 @@ def _policy(moment: _Moment) -> Iterator[Metric]:
     yield _by("sprout_expected_request_grams", "Expected carbon of a request.", "mix", grams)
     yield _gauge(
         "sprout_prompt_share_ratio",
-        "Of the requests without a mix of their own: whose prompt chooses their level.",
+        "Of the requests whose mix has prices: whose prompt chooses their level.",
         of(prompt.share),
     )
     yield _gauge(
         "sprout_prompt_expected_preference_ratio",
-        "Preference, of L0's, predicted of those.",
+        "Preference, of L0's, predicted of those without a mix of their own.",
         of(prompt.expected_preference, chosen),
     )
     yield _by(
@@ -351,12 +351,20 @@ def _quality(moment: _Moment) -> Iterator[Metric]:
         "Share of the requests under the policy that are of a tenant or task class.",
         labels=["tenant", "task"],
     )
+    prompt = GaugeMetricFamily(
+        "sprout_mix_prompt_expected_preference_ratio",
+        "Preference, of its own L0's, predicted where its prompts choose.",
+        labels=["tenant", "task"],
+    )
     for mix in policy.mixes:
         traffic.add_metric([mix.tenant, mix.task], mix.traffic_share)
+        if mix.HasField("prompt"):
+            prompt.add_metric([mix.tenant, mix.task], mix.prompt.expected_preference)
         for share in mix.shares:
             mixes.add_metric([mix.tenant, mix.task, share.level], share.share)
     yield mixes
     yield traffic
+    yield prompt
 
 
 def _capacity(found: Freed | Absent) -> Iterator[Metric]:
@@ -387,6 +395,11 @@ def _health(moment: _Moment) -> Iterator[Metric]:
     yield _by("sprout_watchers", "Streams open now.", "stream", moment.watchers.items())
     nodes = moment.nodes
     yield _gauge("sprout_nodes", "Nodes that reported in the last minute.", len(moment.nodes))
+    yield _gauge(
+        "sprout_nodes_unmetered",
+        "Nodes of which a meter stands still.",
+        sum(bool(node.meter_problem) for node in nodes),
+    )
     sums = {
         "sprout_node_active_requests": ("Requests in the engines now.", "active"),
         "sprout_node_spooled_outcomes": ("Outcomes that wait on nodes.", "spooled"),

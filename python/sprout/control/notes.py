@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What of a stored policy a comparison needs."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from sprout.carbon.intensity import Series
 from sprout.control.propensity import opted_out
@@ -34,11 +34,18 @@ class Note:
     expected_g: float
     expected_l0_g: float
     opted_out: frozenset[str] = frozenset()  # tenants that get L0 and have no part in it
-    tenants: frozenset[str] = frozenset()  # with a mix of their own, as the next
-    tasks: frozenset[str] = frozenset()
-    # Of those without one: who has a level by what they ask, and what that is expected to be worth.
-    prompt_share: float = 0.0
-    prompt_preference: float = 0.0  # q.x / q0
+    prompt_share: float = 0.0  # of those whose mix has prices: have a level by what they ask
+    prompt_preference: float = 0.0  # what that is expected to be worth, q.x / q0
+    # The same of tenants and task classes with a mix of their own; None: it has no prices.
+    own: Mapping[tuple[str, str], float | None] = field(default_factory=dict)
+
+    def preference_by_prompt(self, tenant: str, task: str) -> float | None:
+        """q.x / q0 expected of those of these names that have a level by what they ask; None: none
+        has. A tenant's mix stands above a class's."""
+        for key in ((tenant, ""), ("", task)):
+            if key in self.own:
+                return self.own[key]
+        return self.prompt_preference if self.prompt_share > 0 else None
 
     @property
     def zone(self) -> str:
@@ -85,10 +92,12 @@ def note(message: bytes) -> Note:
         expected_g=why.expected_g_per_request,
         expected_l0_g=why.expected_l0_g_per_request,
         opted_out=opted_out(policy),
-        tenants=frozenset(m.tenant for m in policy.mixes if m.tenant),
-        tasks=frozenset(m.task for m in policy.mixes if not m.tenant),
         prompt_share=policy.prompt.share,
         prompt_preference=policy.prompt.expected_preference,
+        own={
+            (m.tenant, m.task): m.prompt.expected_preference if m.HasField("prompt") else None
+            for m in policy.mixes
+        },
     )
 
 

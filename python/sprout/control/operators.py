@@ -167,6 +167,8 @@ class Operators(control_pb2_grpc.ControlServicer):
             await refuse(context, grpc.StatusCode.INVALID_ARGUMENT, str(error))
         some = rows[: _fitting(len(row) for row in rows[:size])]
         found = [pb.Evaluation.FromString(message) for message in some]
+        for each in found:
+            each.ClearField("by_prompt")
         more = found[-1].id if len(rows) > len(found) else ""
         return pb.ListEvaluationsResponse(evaluations=found, next_before_id=more)
 

@@ -72,8 +72,7 @@ class GroupPlan:
     def line(self, profile: tuple[LevelProfile, ...]) -> str:
         """All that its row of the program says. profile: of all requests."""
         own = self.profile or profile
-        name = f"tenant {self.tenant}" if self.tenant else f"class {self.task}"
-        mix = "  ".join(f"{p.level} {100 * x:.1f} %" for p, x in zip(own, self.shares, strict=True))
+        name, mix = _name(*self.key), _mix([p.level for p in own], self.shares)
         q = " ".join(f"{p.preference:.4g}" for p in own)
         least = f", at least {100 * self.minimum:g} %" if self.minimum > 0 else ""
         grams = (
@@ -97,35 +96,82 @@ class PromptPoint:
 
 
 @dataclass(frozen=True)
+class PromptGroup:
+    """As PromptPlan, of one tenant or task class with a mix of its own."""
+
+    tenant: str  # one of the two is set
+    task: str
+    g_per_joule: tuple[float, ...]  # (levels,)
+    points: tuple[PromptPoint, ...]
+    expected_preference: float  # normalised, its own q
+    expected_g: float  # per request
+    shares: tuple[float, ...]  # (levels,) expected
+    least: float  # normalised preference, as predicted, that it alone was held to; 0: none
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.tenant, self.task
+
+
+@dataclass(frozen=True)
 class PromptPlan:
     """Prices that make a level of a prompt; see prices.py. Expectations are predictions."""
 
     weights: str  # SHA-256 of the scorer's
-    share: float  # of the requests without a mix of their own
+    share: float  # of the requests of mixes with prices, the default's among them
     g_per_joule: tuple[float, ...]  # (levels,)
     points: tuple[PromptPoint, ...]
     expected_preference: float  # normalised
     expected_g: float  # per request
     shares: tuple[float, ...]  # (levels,) expected
-    least: float  # normalised preference, as predicted, that the prices were set for
+    # Normalised preference, as predicted, that the prices were set for: of all, with `groups` and
+    # those that keep their mix.
+    least: float
     basis: str
     mix_g: float  # per request of the mix in its place
+    groups: tuple[PromptGroup, ...] = ()
+    kept: tuple[tuple[str, str, str], ...] = ()  # (tenant, task, why) that have a mix and no prices
+
+    def of(self, key: tuple[str, str]) -> PromptGroup | None:
+        """Of a tenant or task class."""
+        return next((group for group in self.groups if group.key == key), None)
+
+    def why_kept(self, key: tuple[str, str]) -> str:
+        """Why a tenant or task class has no prices; "": it has, or opted out."""
+        return next((why for *whose, why in self.kept if tuple(whose) == key), "")
 
     def lines(self, levels: Sequence[str]) -> list[str]:
-        shares = "  ".join(
-            f"{level} {100 * x:.1f} %" for level, x in zip(levels, self.shares, strict=True)
-        )
-        points = ", ".join(
-            f"{100 * p.fraction:.1f} % at {1e3 * p.g_per_preference:.3g}" for p in self.points
-        )
         saved = 100 * (1 - self.expected_g / self.mix_g) if self.mix_g > 0 else 0.0
-        return [
-            f"by prompt   {100 * self.share:g} % of those without a mix of their own: {shares}",
+        out = [
+            f"by prompt   {100 * self.share:g} % of those without a mix of their own: "
+            f"{_mix(levels, self.shares)}",
             f"            {1e3 * self.expected_g:.3g} mg per request, {saved:.1f} % less than the "
             f"mix's {1e3 * self.mix_g:.3g} mg, at {100 * self.expected_preference:.1f} % of L0's "
-            f"preference as the predictor's sample was judged ({100 * self.least:.1f} % predicted)",
-            f"            prices: {points} mg per unit of preference; {self.basis}",
+            f"preference as the predictor's sample was judged ({100 * self.least:.1f} % predicted"
+            f"{' of all' if self.groups or self.kept else ''})",
+            f"            prices: {_prices(self.points)} mg per unit of preference; {self.basis}",
         ]
+        for group in self.groups:
+            guard = f", at least {100 * group.least:.1f} % predicted" if group.least > 0 else ""
+            out.append(
+                f"            {_name(*group.key)} by prompt: {_mix(levels, group.shares)}; "
+                f"{1e3 * group.expected_g:.3g} mg at {100 * group.expected_preference:.1f} % of "
+                f"its L0{guard}; prices: {_prices(group.points)}"
+            )
+        out += [f"            {_name(*whose)} keeps its mix: {why}" for *whose, why in self.kept]
+        return out
+
+
+def _mix(levels: Sequence[str], shares: Sequence[float]) -> str:
+    return "  ".join(f"{level} {100 * x:.1f} %" for level, x in zip(levels, shares, strict=True))
+
+
+def _prices(points: Sequence[PromptPoint]) -> str:
+    return ", ".join(f"{100 * p.fraction:.1f} % at {1e3 * p.g_per_preference:.3g}" for p in points)
+
+
+def _name(tenant: str, task: str) -> str:
+    return f"tenant {tenant}" if tenant else f"class {task}"
 
 
 @dataclass(frozen=True)
@@ -250,9 +296,7 @@ class Plan:
         return out
 
     def _mix(self, shares: tuple[float, ...]) -> str:
-        return "  ".join(
-            f"{p.level} {100 * share:.1f} %" for p, share in zip(self.profile, shares, strict=True)
-        )
+        return _mix([p.level for p in self.profile], shares)
 
     @staticmethod
     def _confidence(c: Confidence) -> str:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sprout.config import ControlConfig
 from sprout.control.classes import TRAFFIC_OUTCOMES
-from sprout.control.inputs import Group, Prompts
+from sprout.control.inputs import Group, Prompts, Traffic
 from sprout.control.store import Store
 from sprout.directives import Pack
 from sprout.errors import PredictorError
@@ -97,12 +97,11 @@ class PredictorFile:
     def __init__(self, config: ControlConfig, pack: Pack) -> None:
         self._path, self._share, self._pack = config.prompt.predictor, config.prompt.share, pack
         self._tenants = frozenset(config.tenants)
+        self._promised = sorted(name for name, t in config.tenants.items() if not t.opt_out)
         self._seen: tuple[int, ...] | None = None  # of the file that `_found` was read from
         self._found: Predicted | None = None
         self._problem = ""
-        self._revision = -1  # of the store, that `_counted` was read from
-        self._counted: tuple[tuple[str, str, int], ...] = ()
-        self._traffic: dict[str, float] = {}
+        self._traffic: dict[str, dict[str, float]] = {}  # by tenant with a minimum; "": the others
 
     def look(
         self, store: Store, groups: Sequence[Group]
@@ -153,21 +152,37 @@ class PredictorFile:
             LOG.info("levels by prompt: %s", self._found.basis)
 
     def _prompts(self, found: Predicted, store: Store, groups: Sequence[Group]) -> Prompts:
-        if (revision := store.revision) != self._revision:
-            self._counted = tuple(store.traffic(self._pack.hash, TRAFFIC_OUTCOMES))
-            self._revision = revision
         apart = {group.task for group in groups if group.task}
-        counted: dict[str, int] = {}
-        for tenant, task, requests in self._counted:
-            if tenant not in self._tenants and task not in apart:
-                known = task if task in found.classes else ""
-                counted[known] = counted.get(known, 0) + requests
-        total = sum(counted.values())
-        enough = any(counted) and total >= LEAST_TRAFFIC  # else as if nothing were known
-        fresh = {task: round(n / total, DIGITS) for task, n in counted.items() if enough}
-        keys = fresh.keys() | self._traffic.keys()
-        moved = any(abs(fresh.get(k, 0.0) - self._traffic.get(k, 0.0)) > SAME_TRAFFIC for k in keys)
-        if moved:
-            self._traffic = fresh
-        traffic = tuple(sorted((task, share) for task, share in self._traffic.items() if share > 0))
-        return Prompts(found.sha256, self._share, traffic)
+        counted: dict[str, dict[str, int]] = {}
+        for tenant, task, requests in store.traffic(self._pack.hash, TRAFFIC_OUTCOMES):
+            if tenant not in self._tenants and task in apart:
+                continue  # of a class with a mix: all of it is of that class
+            own = counted.setdefault(tenant if tenant in self._tenants else "", {})
+            known = task if task in found.classes else ""
+            own[known] = own.get(known, 0) + requests
+        for name in ("", *self._promised):
+            self._traffic[name] = _moved(self._traffic.get(name, {}), counted.get(name, {}))
+        return Prompts(
+            found.sha256,
+            self._share,
+            _shown(self._traffic[""]),
+            tuple(
+                (name, _shown(self._traffic[name]))
+                for name in self._promised
+                if self._traffic[name]
+            ),
+        )
+
+
+def _moved(last: dict[str, float], counted: dict[str, int]) -> dict[str, float]:
+    """Shares of the traffic by class; those of last time where they moved by little."""
+    total = sum(counted.values())
+    enough = any(counted) and total >= LEAST_TRAFFIC  # else as if nothing were known
+    fresh = {task: round(n / total, DIGITS) for task, n in counted.items() if enough}
+    keys = fresh.keys() | last.keys()
+    moved = any(abs(fresh.get(k, 0.0) - last.get(k, 0.0)) > SAME_TRAFFIC for k in keys)
+    return fresh if moved else last
+
+
+def _shown(traffic: dict[str, float]) -> Traffic:
+    return tuple(sorted((task, share) for task, share in traffic.items() if share > 0))

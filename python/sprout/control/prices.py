@@ -2,8 +2,9 @@
 """What the prompt-aware program says for the present hour: prices that make a level of a prompt.
 
 It is solved on the prompts that the predictor was judged on, by predictions of models that had not
-seen them; w their weights, by the traffic's classes. Per prompt i and level l, with e, p and q of
-the decision and bars for the sample's weighted means:
+seen them; a part of the requests for each mix (all others, a tenant's, a class's), w its weights by
+the traffic's classes. Per prompt i of a part and level l, with e, p and q of its mix and bars for
+its weighted means:
 
     cost_il  =  k0 PUE (e_l / jbar_l) joules_il  +  k1 p_l                             grams
     worth_il =  preference_il / qbar_0  +  (q_l / q_0 - qbar_l / qbar_0)               of L0's
@@ -12,39 +13,41 @@ So a level's mean cost and mean worth are those that the mix is decided on, and 
 and who below them is the predictor's. The correction of the worth adds and does not multiply: the
 rule has one price for all levels, and in it only what adds can be had.
 
+All parts have the floor in common; what was promised to one of them, and the caps on its shares,
+are its own rows, and their duals its own prices (optimize/blocks.py).
+
 Who gains by a choice is predicted, and choosing by predictions picks those that flatter. So what
-the choice comes to is counted by how the same prompts were *judged*, where that is less, and prices
-are raised until this keeps the floor. See docs/prompt_aware.md.
+the choice comes to is counted by how the same prompts were *judged*, where that is less, corrected
+by how an evaluation judged prompts of today, and prices are raised until this keeps the floor. See
+docs/prompt_aware.md.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sprout.control import expected
-from sprout.control.inputs import Inputs
-from sprout.control.plan import Plan, PromptPlan, PromptPoint
+from sprout.control import expected, joint
+from sprout.control.inputs import Group, Inputs, Prompts
+from sprout.control.part import LEAST_PROMPTS, Made, Part, counted, weights
+from sprout.control.plan import Plan, PromptGroup, PromptPlan
 from sprout.control.predicted import Predicted
+from sprout.control.quality import Judgments
 from sprout.errors import InfeasibleError
+from sprout.optimize.blocks import Block, Blocks
 from sprout.optimize.contrast import deviation
-from sprout.optimize.program import INFINITY, Program
-from sprout.optimize.prompt import Row, solve
-from sprout.units import operational_g
 
 Array = NDArray[np.float64]
-Indices = NDArray[np.int64]
+T = TypeVar("T")
 
-MOST_POINTS = 4  # of a policy
 ROUNDING = 1e-7  # of preference and of shares
 ROUNDS = 20  # in which prices must be found that keep the floor
 CLOSE = 1e-4  # of preference, from above: where its search ends
-# Beside a price one that is by so much lower and higher: prompts tied at it go one way whole.
-NUDGES = (0.0, -1e-9, 1e-9)
-SLACK = 1e-8  # that sums of the solver's may be off
-SHARE = 1e-9  # a point of a smaller fraction is rounding
+LEAST_SHARE = 1e-6  # of the requests, so that a part without any has prices, too
 NOT_DECIDED = {
     "paused": "paused",
     "pinned": "pinned",
@@ -62,262 +65,314 @@ def excluded(plan: Plan) -> str:
     return "" if plan.profile[0].preference > 0 else "L0 has no preference to compare with"
 
 
-def price(inputs: Inputs, plan: Plan, known: Predicted) -> tuple[PromptPlan | None, str]:
-    """(the prices, "") or (None, why there are none). plan: of these inputs, not `excluded`.
+def price(
+    inputs: Inputs, plan: Plan, known: Predicted, today: Judgments | None = None
+) -> tuple[PromptPlan | None, str]:
+    """(the prices, "") or (None, why there are none). plan: of these inputs, not `excluded`. today:
+    of the evaluation that they name.
 
-    Takes tenths of a second for some thousand prompts.
+    Takes tenths of a second for some thousand prompts, seconds with many classes and a confidence.
     """
     if inputs.prompts is None or inputs.intensity_g_per_kwh is None:
         return None, "nothing to decide on"
     try:
-        return _Program(inputs, plan, known).solved()
+        return _Program(inputs, plan, known, today).solved()
     except InfeasibleError as error:
         return None, f"prices can't be set: {error}"
 
 
-def weights(known: Predicted, traffic: tuple[tuple[str, float], ...]) -> Array:
-    """(m,) that sum to 1: each class as in the traffic; what is of no class that the predictor
-    knows ("") is spread over all prompts, and so is everything where nothing is known."""
-    m = len(known.label)
-    shares = dict(traffic)
-    counts = np.bincount(known.label, minlength=len(known.classes))
-    w = np.full(m, shares.pop("", 0.0) / m)
-    for c, name in enumerate(known.classes):
-        if counts[c] and name in shares:
-            w[known.label == c] += shares[name] / counts[c]
-    total = float(w.sum())
-    return w / total if total > 0 else np.full(m, 1 / m)
+@dataclass(frozen=True, eq=False)
+class _Row:
+    """A mix, and its part where its prompts may choose."""
+
+    group: Group
+    shares: Array  # (L,) of the mix
+    q: Array  # (L,)
+    mix_g: float  # per request
+    part: Part | None
+    why: str = ""  # there is no part
 
 
 @dataclass(frozen=True, eq=False)
-class _Made:
-    """What the published rule comes to on the sample, in expectation."""
+class _Total:
+    """What all parts come to. Preferences are of L0's."""
 
-    points: tuple[PromptPoint, ...]
-    shares: Array  # (L,)
-    preference: float  # as predicted, or as judged where that is less
-    g: float
+    made: Sequence[Made | None]  # of each row; None: it keeps its mix
+    told: Array  # (rows,) what telling prompts apart gains: as predicted or judged, and as heard
     surely: float  # the preference less z standard deviations of its contrast with the floor
-
-
-@dataclass(frozen=True)
-class _Cap:
-    """sign * (the level's share) >= least"""
-
-    level: int
-    sign: float
-    least: float
+    g: float  # per request
+    heard: str  # what an evaluation's prompts changed of it, for people; "": none were heard
 
 
 class _Program:
-    def __init__(self, inputs: Inputs, plan: Plan, known: Predicted) -> None:
+    def __init__(
+        self, inputs: Inputs, plan: Plan, known: Predicted, today: Judgments | None
+    ) -> None:
         self._inputs, self._plan, self._known = inputs, plan, known
+        self._other = today is not None and today.weights != known.weights_sha256
+        self._today = None if self._other else today
         assert inputs.prompts is not None
-        assert inputs.intensity_g_per_kwh is not None
-        self._w = weights(known, inputs.prompts.traffic)
-        profile = plan.profile
-        joules = self._w @ known.joules
-        q = np.array([p.preference for p in profile])
-        e = np.array([p.energy_joules for p in profile])
-        means = self._w @ known.preferences
-        if means[0] <= 0 or joules.min() <= 0:
-            raise InfeasibleError("of these prompts a level is expected to use or to be nothing")
-        k0, pue = inputs.intensity_g_per_kwh, inputs.pue
-        self._q, self._mean0 = q, float(means[0])
-        self._g_per_joule = np.array([operational_g(1.0, k0, pue) for _ in profile]) * e / joules
-        self._embodied = inputs.embodied_g_per_s * np.array([p.device_seconds for p in profile])
-        self._more = q / q[0] - means / means[0]  # (L,)
-        self._costs = self._g_per_joule * known.joules + self._embodied
-        self._worth = known.preferences / self._mean0 + self._more
-        self._won = np.eye(len(q))[known.preferred]
-        if not (self._w @ self._won[:, 0]) > 0:
-            raise InfeasibleError("of these prompts none was judged to be best at L0")
-        self._covariance = np.array(inputs.covariance)
+        taking_part = [g for g in inputs.groups if not g.opted_out]
+        self._rows = [self._row(group) for group in (joint.default(inputs), *taking_part)]
+        if self._rows[0].part is None:
+            raise InfeasibleError(self._rows[0].why)
+        traffic = np.array([row.group.traffic for row in self._rows])
+        self._n = np.maximum(traffic / traffic.sum(), LEAST_SHARE)
+        self._n /= self._n.sum()
+        q0 = np.array([row.q[0] for row in self._rows])
+        if not q0.min() > 0:
+            raise InfeasibleError("L0 of a class has no preference to compare with")
+        pooled = inputs.against == "pooled"
+        # What a row's own normalised preference counts in that of all.
+        self._v = self._n * (q0 / float(self._n @ q0) if pooled else 1.0)
+        self._q0 = q0
         self._z = plan.confidence.z if plan.confidence is not None else 0.0
-        self._base, self._target = self._floor()
-        self._caps = self._of_mix()
+        self._guards: dict[int, tuple[float, Made]] = {}  # by row: its least, as predicted
+        self._guard()
 
-    def _floor(self) -> tuple[float, float]:
-        """(what the preference must surely be, the floor that its contrast is with).
+    @cached_property
+    def _covariance(self) -> Array:
+        return joint.covariance([row.group for row in self._rows])
 
-        The floor of the mix where that one answers for itself. Where others share it (a budget over
-        hours, classes, tenants) what the mix has is what they leave to it, and that must stay.
-        """
+    def _row(self, group: Group) -> _Row:
         inputs, plan = self._inputs, self._plan
-        alone = plan.budget is None and all(group.opted_out for group in inputs.groups)
-        if alone:
-            return plan.floor, plan.floor
-        mix = np.array(plan.shares)
-        has = float(mix @ self._q) / float(self._q[0])
-        return has - self._z * self._sd(mix, 0.0, has), has
+        assert inputs.prompts is not None
+        profile = group.profile or inputs.profile
+        mixes = {("", ""): plan.shares} | {g.key: g.shares for g in plan.groups}
+        shares = np.array(mixes[group.key])
+        cost = expected.grams(inputs, profile, inputs.intensity_g_per_kwh)
+        part, why = None, ""
+        if group.minimum > 0 and joint.highest(inputs, group, inputs.caps) < group.minimum:
+            why = "what it was promised is above what the caps allow"
+        else:
+            try:
+                w = _weights(inputs.prompts, group, self._known)
+                part = Part(inputs, group, w, self._known, self._of_today(group))
+            except InfeasibleError as error:
+                why = str(error)
+        q = np.array([p.preference for p in profile])
+        return _Row(group, shares, q, float(shares @ cost), part, why)
 
-    def _sd(self, shares: Array, told: float, floor: float, told_sd: float = 0.0) -> float:
+    def _of_today(self, group: Group) -> Judgments | None:
+        """Those of a mix's requests. Whose tenant's they were is not known: all but the classes'
+        count as everybody's."""
+        if self._today is None or group.tenant:
+            return None
+        apart = {each.task for each in self._inputs.groups if each.task}
+        own = [
+            i
+            for i, task in enumerate(self._today.task)
+            if (task == group.task if group.task else task not in apart)
+        ]
+        return self._today.rows(own)
+
+    def _guard(self) -> None:
+        """What each part that was promised something must have, as predicted, so that it has it as
+        judged. Who can't be promised it by prices keeps its mix."""
+        for number, row in enumerate(self._rows):
+            if row.part is None or row.group.minimum == 0:
+                continue
+            part, alone = row.part, row.part.alone()
+
+            def at(least: float, part: Part = part, alone: Blocks = alone) -> Made:
+                return part.made(alone.solve(least)[0])
+
+            try:
+                found = lowest(row.group.minimum, at, lambda made: made.least)
+            except InfeasibleError:
+                found = None
+            if found is None:
+                why = f"no prices keep {100 * row.group.minimum:.2f} % of its L0's preference"
+                self._rows[number] = replace(row, part=None, why=why)
+            else:
+                self._guards[number] = found[1], found[0]
+
+    @cached_property
+    def _floor(self) -> tuple[float, float]:
+        """(what the preference of all must surely be, the floor that its contrast is with).
+
+        The floor of the mixes. Under a budget it is of all hours ahead: what this hour's mixes have
+        is what they leave to it, and that must stay.
+        """
+        if self._plan.budget is None:
+            return self._plan.floor, self._plan.floor
+        has = sum(v * self._has(k) for k, v in enumerate(self._v))
+        shares = [row.shares for row in self._rows]
+        return has - self._z * self._sd(shares, np.zeros(len(shares)), has, 0.0), has
+
+    def _has(self, row: int) -> float:
+        """Normalised preference of a mix."""
+        return float(self._rows[row].shares @ self._rows[row].q) / float(self._q0[row])
+
+    def _sd(self, shares: Sequence[Array], told: Array, floor: float, told_sd: float) -> float:
         """Of the contrast with a floor, over L0's preference: by the judgments that q rests on, and
-        by those that say what telling prompts apart gains, `told`."""
+        by those that say what telling prompts apart gains, `told` (rows,)."""
         if self._z == 0.0:
             return 0.0
-        y = shares.copy()
-        y[0] += told - floor
-        q_sd = deviation(y[None, :], self._covariance[None]) / float(self._q[0])
-        return math.hypot(q_sd, told_sd)
+        y = np.array(shares)
+        y[:, 0] += told - floor
+        y *= (self._v / self._q0)[:, None]
+        return math.hypot(deviation(y, self._covariance), told_sd)
 
     def solved(self) -> tuple[PromptPlan | None, str]:
-        """The lowest predicted mean of which `surely` keeps the floor, from the floor upwards: more
-        L0 is both dearer and surer."""
-        least = low = self._base
-        ceiling, best = math.inf, None  # what can't be had even as predicted
-        step = 0.0
-        for _ in range(ROUNDS):
-            try:
-                found = self._at(least)
-            except InfeasibleError:
-                if least == self._base:
-                    raise
-                ceiling, least = least, (low + least) / 2
-                continue
-            points = len(found.points)
-            if points > MOST_POINTS:
-                return None, f"it takes {points} points, a policy has {MOST_POINTS}"
-            missing = self._base - found.surely
-            if missing > ROUNDING:
-                low = least
-            else:
-                best = found, least
-            if best is not None:
-                if best[1] - low <= CLOSE:
-                    break
-                least = (low + best[1]) / 2
-            elif ceiling - low <= CLOSE:
-                break
-            else:
-                step = max(2 * step, missing + ROUNDING / 2)
-                least = least + step if least + step < ceiling else (low + ceiling) / 2
-        if best is None:
-            return None, f"no prices surely keep {100 * self._base:.2f} % of L0's preference"
-        return self._worthwhile(*best)
+        """The lowest predicted mean of which `surely` keeps the floor: more L0 is both dearer and
+        surer."""
+        base, _ = self._floor
+        priced = [k for k, row in enumerate(self._rows) if row.part is not None]
+        kept = sum(self._v[k] * self._has(k) for k in range(len(self._v)) if k not in priced)
+        blocks = Blocks([self._block(k) for k in priced])
 
-    def _worthwhile(self, found: _Made, least: float) -> tuple[PromptPlan | None, str]:
-        inputs, plan, known = self._inputs, self._plan, self._known
+        def at(least: float) -> _Total:
+            made: list[Made | None] = [None] * len(self._rows)
+            for k, blend in zip(priced, blocks.solve(least - kept), strict=True):
+                part, guard = self._rows[k].part, self._guards.get(k)
+                assert part is not None
+                bound = guard is not None and blend.gain <= guard[0] + ROUNDING
+                made[k] = guard[1] if guard is not None and bound else part.made(blend)
+            return self._total(made)
+
+        found = lowest(base, at, lambda total: total.surely)
+        if found is None:
+            return None, f"no prices surely keep {100 * base:.2f} % of L0's preference"
+        return self._worthwhile(*found)
+
+    def _block(self, number: int) -> Block:
+        part = self._rows[number].part
+        assert part is not None
+        least = self._guards[number][0] if number in self._guards else -math.inf
+        return part.block(float(self._n[number]), float(self._v[number]), least)
+
+    def _total(self, made: Sequence[Made | None]) -> _Total:
+        n, v = self._n, self._v
+        rows = list(zip(self._rows, made, strict=True))
+        shares = [row.shares if m is None else m.shares for row, m in rows]
+        drawn = np.array([self._has(k) if m is None else m.drawn for k, m in enumerate(made)])
+        predicted = np.array([0.0 if m is None else m.predicted for m in made])
+        judged = np.array([0.0 if m is None else m.judged for m in made])
+        told = predicted if v @ predicted <= v @ judged else judged
+        influence = sum(
+            (v[k] * m.influence for k, m in enumerate(made) if m is not None), start=np.zeros(1)
+        )
+        told_sd = float(np.sqrt(np.square(influence).sum()))
+        told, heard, told_sd = self._corrected(made, told, told_sd)
+        preference = float(v @ (drawn + told))
+        g = [row.mix_g if m is None else m.g for row, m in rows]
+        base, target = self._floor
+        surely = preference - self._z * self._sd(shares, told, target, told_sd)
+        for row, m in rows:  # who has more than its guard asks may have gained less as judged
+            if m is not None and m.least < row.group.minimum:
+                surely = min(surely, base - (row.group.minimum - m.least))
+        return _Total(made, told, surely, float(n @ g), heard)
+
+    def _corrected(
+        self, made: Sequence[Made | None], told: Array, told_sd: float
+    ) -> tuple[Array, str, float]:
+        """(told, what was heard, told_sd) with what an evaluation's prompts say of it, all parts
+        together: of one alone they are few."""
+        v, gaps, variance, prompts = self._v, np.zeros(len(made)), 0.0, 0
+        for k, m in enumerate(made):
+            if m is not None and m.heard is not None:
+                gaps[k] = m.heard.gain - told[k]
+                variance += float(v[k]) ** 2 * m.heard.variance
+                prompts += m.heard.prompts
+        if prompts == 0:
+            return told, "", told_sd
+        gap, sd = float(v @ gaps), math.hypot(math.sqrt(variance), told_sd)
+        part = counted(gap, sd) / gap if gap != 0 else 0.0
+        heard = (
+            f"{prompts} prompts of the evaluation, by what they chose: {100 * gap:+.1f} ± "
+            f"{100 * sd:.1f} points, {100 * part * gap:+.1f} counted"
+        )
+        return told + part * gaps, heard, math.hypot(told_sd, part * math.sqrt(variance))
+
+    def _worthwhile(self, found: _Total, least: float) -> tuple[PromptPlan | None, str]:
+        inputs, known = self._inputs, self._known
         assert inputs.prompts is not None
-        cost = expected.grams(inputs, plan.profile, inputs.intensity_g_per_kwh)
-        mix_g = math.fsum(c * x for c, x in zip(cost, plan.shares, strict=True))
+        mix_g = float(self._n @ [row.mix_g for row in self._rows])
         if not found.g < mix_g * (1 - 1e-6):
             return None, (
                 f"no lower: {1e3 * found.g:.3g} mg predicted, {1e3 * mix_g:.3g} mg of the mix"
             )
+        corrected = f"corrected to {self._plan.preference_basis}"
+        other = "the evaluation's prompts were scored by another predictor" if self._other else ""
+        heard = found.heard or other
+        first, others = self._rows[0].part, found.made[0]
+        assert first is not None
+        assert others is not None
         return (
             PromptPlan(
                 weights=known.weights_sha256,
                 share=inputs.prompts.share,
-                g_per_joule=tuple(map(float, self._g_per_joule)),
-                points=found.points,
-                expected_preference=found.preference,
-                expected_g=found.g,
-                shares=tuple(map(float, found.shares)),
+                g_per_joule=tuple(map(float, first.g_per_joule)),
+                points=others.points,
+                expected_preference=others.drawn + float(found.told[0]),
+                expected_g=others.g,
+                shares=tuple(map(float, others.shares)),
                 least=least,
-                basis=f"{known.basis}; corrected to {plan.preference_basis}",
-                mix_g=mix_g,
+                basis="; ".join(filter(None, [known.basis, corrected, heard])),
+                mix_g=self._rows[0].mix_g,
+                groups=tuple(self._groups(found)),
+                kept=tuple((*row.group.key, row.why) for row in self._rows if row.part is None),
             ),
             "",
         )
 
-    def _of_mix(self) -> list[_Cap]:
-        """The mix's own, on the shares of those decided by their prompt. Not its exploration: what
-        is learnt of levels is learnt from the mix."""
-        lower, upper = self._inputs.caps.bounds(len(self._q), self._inputs.previous)
-        most = [_Cap(level, -1.0, -high) for level, high in enumerate(upper) if high < 1]
-        return most + [_Cap(level, 1.0, low) for level, low in enumerate(lower) if low > 0]
-
-    def _row(self, cap: _Cap) -> Row:
-        gains = np.zeros_like(self._costs)
-        gains[:, cap.level] = cap.sign
-        return Row(f"{'most' if cap.sign < 0 else 'least'} L{cap.level}", gains, cap.least)
-
-    def _at(self, least: float) -> _Made:
-        """The best at a mean preference, in the request path's own arithmetic.
-
-        Its sums may put a prompt that is tied at a price on another side than the solver's do. So
-        what each price really comes to is measured, and blended anew.
-        """
-        rows = [Row("preference", self._worth, least), *map(self._row, self._caps)]
-        prices = solve(self._costs, self._w, rows).prices
-        points = [self._point(vector, nudge) for vector in prices.vectors for nudge in NUDGES]
-        chosen = [self._chosen(point) for point in points]
-        measured = np.array([self._measured(levels) for levels in chosen])  # (K, 2 + L)
-        fractions = self._blend(measured, least)
-        used = np.flatnonzero(fractions > SHARE)
-        parts = fractions[used] / fractions[used].sum()
-        g, predicted, *rest = (parts @ measured[used]).tolist()
-        shares = np.array(rest)
-        drawn = float(shares @ self._q) / float(self._q[0])  # these shares, whoever got them
-        judged, judged_sd = self._judged(shares, [chosen[k] for k in used], parts)
-        told = min(predicted - drawn, judged)
-        return _Made(
-            tuple(
-                replace(points[k], fraction=float(part))
-                for k, part in zip(used, parts, strict=True)
-            ),
-            shares,
-            drawn + told,
-            g,
-            drawn + told - self._z * self._sd(shares, told, self._target, judged_sd),
-        )
-
-    def _judged(
-        self, shares: Array, chosen: Sequence[Indices], parts: Array
-    ) -> tuple[float, float]:
-        """What these levels gain over drawing the same shares, as the prompts were judged, of L0's;
-        and its standard error (of a ratio of means, linearised)."""
-        w, won, at = self._w, self._won, np.arange(len(self._w))
-        gained = sum(
-            (part * won[at, levels] for part, levels in zip(parts, chosen, strict=True)),
-            start=-(won @ shares),
-        )
-        l0 = float(w @ won[:, 0])
-        told = float(w @ gained) / l0
-        return told, float(np.sqrt(np.square(w * (gained - told * won[:, 0])).sum())) / l0
-
-    def _point(self, vector: Array, nudge: float) -> PromptPoint:
-        """vector: prices (1 + caps,)."""
-        worth = float(vector[0]) * (1 + nudge)
-        g = self._embodied - worth * self._more
-        for cap, dual in zip(self._caps, vector[1:], strict=True):
-            g[cap.level] -= cap.sign * dual
-        return PromptPoint(1.0, worth / self._mean0, tuple(map(float, g)))
-
-    def _chosen(self, point: PromptPoint) -> Indices:
-        """(m,) levels where all are at this point."""
-        return choose(self._g_per_joule, point, self._known.joules, self._known.preferences)
-
-    def _measured(self, levels: Indices) -> list[float]:
-        """Grams, predicted worth and (levels) shares of the sample at these levels (m,)."""
-        w, at = self._w, np.arange(len(self._w))
-        shares = np.bincount(levels, weights=w, minlength=len(self._q))
-        means = w @ self._costs[at, levels], w @ self._worth[at, levels]
-        return [*map(float, means), *shares.tolist()]
-
-    def _blend(self, measured: Array, least: float) -> Array:
-        """(K,) fractions of the least grams. InfeasibleError: not even these can meet the rows."""
-        k, caps = len(measured), self._caps
-        scale = float(measured[:, 0].max()) or 1.0
-        matrix = [np.ones(k), measured[:, 1], *(c.sign * measured[:, 2 + c.level] for c in caps)]
-        lower = [1.0, least - SLACK, *(c.least - SLACK for c in caps)]
-        upper = [1.0, *[INFINITY] * (1 + len(caps))]
-        found = Program(
-            costs=measured[:, 0] / scale,
-            lower=np.zeros(k),
-            upper=np.ones(k),
-            row_lower=np.array(lower),
-            row_upper=np.array(upper),
-            starts=np.arange(len(matrix) + 1, dtype=np.int32) * k,
-            indices=np.tile(np.arange(k, dtype=np.int32), len(matrix)),
-            values=np.concatenate(matrix),
-        ).run_surely()
-        return np.maximum(np.asarray(found.x), 0.0)
+    def _groups(self, found: _Total) -> Iterator[PromptGroup]:
+        for number, (row, made) in enumerate(zip(self._rows, found.made, strict=True)):
+            if number > 0 and row.part is not None and made is not None:
+                yield PromptGroup(
+                    tenant=row.group.tenant,
+                    task=row.group.task,
+                    g_per_joule=tuple(map(float, row.part.g_per_joule)),
+                    points=made.points,
+                    expected_preference=made.drawn + float(found.told[number]),
+                    expected_g=made.g,
+                    shares=tuple(map(float, made.shares)),
+                    least=self._guards[number][0] if number in self._guards else 0.0,
+                )
 
 
-def choose(g_per_joule: Array, point: PromptPoint, joules: Array, preferences: Array) -> Indices:
-    """(n,) levels at one point, by the rule of PromptPolicy in control.proto."""
-    costs = np.array(point.g) + g_per_joule * joules
-    found: Indices = np.argmin(costs - point.g_per_preference * preferences, axis=1)
-    return found
+def lowest(
+    base: float, at: Callable[[float], T], surely: Callable[[T], float]
+) -> tuple[T, float] | None:
+    """(what is surely `base`, the least that it was asked to be predicted); None: nothing is.
+
+    From the base upwards, to within `CLOSE` of the lowest. InfeasibleError: not even predicted.
+    """
+    least = low = base
+    ceiling, best = math.inf, None  # what can't be had even as predicted
+    step = 0.0
+    for _ in range(ROUNDS):
+        try:
+            found = at(least)
+        except InfeasibleError:
+            if least == base:
+                raise
+            ceiling, least = least, (low + least) / 2
+            continue
+        missing = base - surely(found)
+        if missing > ROUNDING:
+            low = least
+        else:
+            best = found, least
+        if best is not None:
+            if best[1] - low <= CLOSE:
+                break
+            least = (low + best[1]) / 2
+        elif ceiling - low <= CLOSE:
+            break
+        else:
+            step = max(2 * step, missing + ROUNDING / 2)
+            least = least + step if least + step < ceiling else (low + ceiling) / 2
+    return best
+
+
+def _weights(prompts: Prompts, group: Group, known: Predicted) -> Array:
+    """(m,) of the predictor's prompts, as they stand for a mix's requests."""
+    if not group.task:
+        return weights(known, dict(prompts.tenants).get(group.tenant, prompts.traffic))
+    number = known.classes.index(group.task) if group.task in known.classes else -1
+    judged = int((known.label == number).sum())
+    if judged < LEAST_PROMPTS:
+        raise InfeasibleError(f"the predictor was judged on {judged} prompts of the class")
+    return weights(known, ((group.task, 1.0),))

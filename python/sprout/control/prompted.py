@@ -9,6 +9,7 @@ from sprout.control import prices
 from sprout.control.inputs import Inputs
 from sprout.control.plan import Plan, PromptPlan
 from sprout.control.predicted import Predicted
+from sprout.control.quality import Judgments
 from sprout.control.solved import same
 
 LOG = logging.getLogger(__name__)
@@ -38,10 +39,12 @@ class Prompted:
             return None
         return replace(made, prompt=self._last[1], no_prompt=self._last[2])
 
-    def solve(self, inputs: Inputs, made: Plan, known: Predicted) -> None:
-        """known: the predictor that the inputs name."""
+    def solve(
+        self, inputs: Inputs, made: Plan, known: Predicted, today: Judgments | None = None
+    ) -> None:
+        """known: the predictor that the inputs name; today: of the evaluation that they name."""
         try:
-            self._last = (inputs, *prices.price(inputs, made, known), "")
+            self._last = (inputs, *prices.price(inputs, made, known, today), "")
         except Exception as error:  # the mix goes on, whatever a file holds
             LOG.exception("prices of prompts")
             what = f"prices of prompts can't be set: {type(error).__name__}"

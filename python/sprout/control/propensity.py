@@ -19,8 +19,8 @@ class Served:
 
     The control group is drawn first, then the canary, then the level, so L0 is also what those get
     who are in neither. The draw does not look at the prompt: one row holds for all requests that
-    have a mix in common. Those without a mix of their own may be drawn to have their level chosen
-    by what they ask, which no chance decides: their row adds up to less than 1.
+    have a mix in common. Those of a mix with prices may be drawn to have their level chosen by what
+    they ask, which no chance decides: their row adds up to less than 1.
     """
 
     default: Shares
@@ -47,14 +47,17 @@ def served(message: bytes) -> Served | None:
     drawn = (1 - policy.control_share) * policy.canary_share
     by_mix = 1 - policy.prompt.share  # 0 where it is unset
 
-    def over_arms(mix: Sequence[pb.LevelShare], part: float = 1.0) -> Shares:
+    def over_arms(mix: Sequence[pb.LevelShare], part: float) -> Shares:
         shares = [drawn * part * share.share for share in mix]
         return (shares[0] + 1 - drawn, *shares[1:])
 
+    def of_mix(mix: pb.Mix) -> Shares:
+        return over_arms(mix.shares, by_mix if mix.HasField("prompt") else 1.0)
+
     return Served(
         over_arms(policy.shares, by_mix),
-        {m.tenant: over_arms(m.shares) for m in policy.mixes if m.tenant and m.shares},
-        {m.task: over_arms(m.shares) for m in policy.mixes if not m.tenant and m.task and m.shares},
+        {m.tenant: of_mix(m) for m in policy.mixes if m.tenant and m.shares},
+        {m.task: of_mix(m) for m in policy.mixes if not m.tenant and m.task and m.shares},
         opted_out(policy),
     )
 

@@ -122,7 +122,7 @@ class Publisher:
             pue=self._config.energy.pue,
             embodied_g_per_s=self._config.energy.embodied_g_per_s,
             explanation=messages.explanation(plan, trigger, pause_reason or ""),
-            mixes=[messages.mix(group, self._pack.levels) for group in plan.groups],
+            mixes=[messages.mix(group, self._pack.levels, plan.prompt) for group in plan.groups],
             prompt=None if plan.prompt is None else messages.prompt(plan.prompt),
         )
         if pin is not None:
@@ -140,7 +140,7 @@ class Publisher:
             " ".join(f"{s.level} {s.share:.3f}" for s in policy.shares),
             plan.active_constraint,
             len(plan.groups),
-            "" if plan.prompt is None else f", {plan.prompt.share:g} of the others by prompt",
+            "" if plan.prompt is None else f", {plan.prompt.share:g} of them by prompt",
         )
         return policy
 

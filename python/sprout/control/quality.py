@@ -6,14 +6,16 @@ strictly checked: everything that is decided rests on it.
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sprout.directives import Pack
-from sprout.evaluate.limits import MAX_CLASSES, MAX_NAME, MAX_TEXT
+from sprout.evaluate.limits import MAX_BY_PROMPT, MAX_CLASSES, MAX_NAME, MAX_TEXT
 from sprout.optimize.contrast import Certainty
 from sprout.profile import LevelProfile
 from sprout.v1 import control_pb2 as pb
@@ -26,7 +28,10 @@ MAX_PREFERENCE = 2.0  # 2 P(preferred to L0)
 ROUNDING = 1e-9  # of it, and of shares: weighted sums go over by as much
 SKEW_S = 300.0  # that another machine's clock may be ahead
 
+SHA256 = re.compile(r"[0-9a-f]{64}")
+
 Matrix = tuple[tuple[float, ...], ...]
+Array = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -45,6 +50,30 @@ class ClassQuality:
         return tuple(math.sqrt(max(0.0, row[i])) for i, row in enumerate(self.covariance))
 
 
+@dataclass(frozen=True, eq=False)
+class Judgments:
+    """Of n prompts by themselves: what weights said of them, and how their answers were judged."""
+
+    weights: str  # SHA-256
+    task: tuple[str, ...]  # (n,)
+    stands_for: Array  # (n,) requests
+    preferences: Array  # (n, levels) predicted, as the next
+    joules: Array  # (n, levels)
+    scores: Array  # (n, levels); q_i / q_0 is the mean of column i over that of column 0
+
+    def rows(self, some: Sequence[int]) -> "Judgments":
+        """Of some of them."""
+        at = np.array(some, np.int64)
+        return Judgments(
+            self.weights,
+            tuple(self.task[i] for i in some),
+            self.stands_for[at],
+            self.preferences[at],
+            self.joules[at],
+            self.scores[at],
+        )
+
+
 @dataclass(frozen=True)
 class Quality:
     """What q rests on."""
@@ -53,6 +82,7 @@ class Quality:
     finished_at: float  # seconds since 1970
     judge: str
     classes: Mapping[str, ClassQuality]  # by task; "": all together
+    judgments: Judgments | None = None  # None: no prompt was asked of a predictor
 
     def basis(self, task: str = "") -> str:
         """For people. A time and not an age, so that it stays as it is."""
@@ -77,6 +107,21 @@ def quality(message: pb.Evaluation) -> Quality:
         _seconds(message.finished_at),
         message.judge,
         {c.task: _class(c, len(message.levels)) for c in message.classes},
+        _judgments(message) if message.by_prompt else None,
+    )
+
+
+def _judgments(message: pb.Evaluation) -> Judgments:
+    rows = message.by_prompt
+    predicted = np.array([row.predicted for row in rows], np.float64)
+    preferences, joules = np.split(predicted, 2, axis=1)
+    return Judgments(
+        message.weights,
+        tuple(row.task for row in rows),
+        np.array([row.weight for row in rows], np.float64),
+        preferences,
+        joules,
+        np.array([row.scores for row in rows], np.float64),
     )
 
 
@@ -113,6 +158,7 @@ def checked(message: pb.Evaluation, pack: Pack, now: float) -> None:
     _check_times(message, now)
     _check_classes(message, len(pack.levels))
     _check_numbers(message)
+    _check_by_prompt(message, len(pack.levels))
 
 
 def _check_classes(message: pb.Evaluation, levels: int) -> None:
@@ -183,6 +229,27 @@ def _check_numbers(message: pb.Evaluation) -> None:
         _name("a measure of bias", name)
         if not math.isfinite(value):
             raise ValueError(f"bias[{name!r}] must be finite: {value}")
+
+
+def _check_by_prompt(message: pb.Evaluation, levels: int) -> None:
+    rows = message.by_prompt
+    if len(rows) > MAX_BY_PROMPT:
+        raise ValueError(f"{len(rows)} judged prompts, at most {MAX_BY_PROMPT}")
+    if rows and not SHA256.fullmatch(message.weights):
+        raise ValueError(f"weights is no SHA-256: {message.weights[:64]!r}")
+    for number, row in enumerate(rows):
+        what = f"by_prompt[{number}]"
+        if (len(row.predicted), len(row.scores)) != (2 * levels, levels):
+            raise ValueError(
+                f"{what}: {len(row.predicted)} predictions and {len(row.scores)} scores for "
+                f"{levels} levels"
+            )
+        if len(row.task) > NAME_LENGTH or not (row.task.isascii() and row.task.isprintable()):
+            raise ValueError(f"{what}: a task is printable ASCII of {NAME_LENGTH} characters")
+        if not 0 < row.weight < math.inf or not all(0 <= x < math.inf for x in row.predicted):
+            raise ValueError(f"{what}: a weight is above 0, predictions not below it, all finite")
+        if not all(0 <= x <= MAX_PREFERENCE * (1 + ROUNDING) for x in row.scores):
+            raise ValueError(f"{what}: scores are in 0 to {MAX_PREFERENCE:g}")
 
 
 def _name(what: str, text: str) -> None:

@@ -30,8 +30,13 @@ class Readings:
     def take(self, node: str, status: pb.NodeStatus) -> bool:
         """Store a reading if it is time for one, or another policy is on the node's board.
 
+        While a meter stands still there is none: what was used meanwhile comes at once when it is
+        back, and a report must not lay it into the minute in which it came.
+
         Returns whether it did. Raises ControlError where the store fails.
         """
+        if status.meter_problem:
+            return False
         now, held = self._wall(), status.policy_version
         with self._one:
             last_at, last_held = self._last.get(node, (-float("inf"), held))

@@ -18,7 +18,7 @@ from sprout.carbon.intensity import Series
 from sprout.control import guard as live
 from sprout.control.archive import Archive, Slice, Span, Sums
 from sprout.control.grid import Grid, grams_as, intensity, series_of, title
-from sprout.control.inbox import OURS, PROMPT
+from sprout.control.inbox import OURS, PROMPT, UNMETERED, UNSCORED
 from sprout.control.node_energy import Experiment, Sci, Watch
 from sprout.control.notes import Note
 from sprout.proof.attributed import Effect, Group, Moments, compare, moments
@@ -43,13 +43,14 @@ QUANTITIES: dict[str, Callable[[Sums], tuple[float, float]]] = {
     "device_seconds": lambda s: (s.device_s, s.device_s2),
 }
 ATTRIBUTED = ("joules", "grams", "tokens")
+APART = (*OURS, UNMETERED)  # lines of their own in every grouping
 GROUPINGS = ("arm", "level", "task", "tenant", "zone")
 
 
 @dataclass(frozen=True)
 class Line:
     """Sums over the requests of one arm, level, task, tenant or zone; Sprout's own, probes and
-    evaluations, have lines of their own."""
+    evaluations, have lines of their own, and so have those whose joules are not known."""
 
     name: str
     requests: int
@@ -185,7 +186,7 @@ def _freed(arms: tuple[Moments, Moments], nodes: int) -> Freed | Absent:
 def drawn_as(row: Sums, known: dict[int, Note]) -> str | None:
     """ "policy" or "control" where a fair draw between the two put these requests; else None.
 
-    Under the policy are those too whose prompt chose the level: chance put them there.
+    Under the policy are those too whose prompt chose the level, or was to: chance put them there.
     """
     made = known.get(row.policy_version)
     if made is None or made.standing != "policy":
@@ -194,7 +195,7 @@ def drawn_as(row: Sums, known: dict[int, Note]) -> str | None:
         return None
     if row.arm == CONTROL:
         return CONTROL
-    return "policy" if row.arm in (f"L{row.level}", PROMPT) else None
+    return "policy" if row.arm in (f"L{row.level}", PROMPT, UNSCORED) else None
 
 
 def _attributed(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effect | Absent]:
@@ -217,11 +218,12 @@ def _attributed(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effec
 
 def chosen_by(row: Sums, known: dict[int, Note]) -> tuple[bool, float] | None:
     """(whether the prompt chose the level, or the mix did; how likely that was) where a fair draw
-    between the two said which; else None. Who has a mix of their own is never chosen for."""
+    between the two said which; else None. Who has a mix without prices is never chosen for; and a
+    node without weights has the second alone of the two ("unscored" are in neither)."""
     made = known.get(row.policy_version)
     if made is None or made.standing != "policy" or not 0 < made.prompt_share < 1:
         return None
-    if row.tenant in made.tenants or row.task in made.tasks:
+    if made.preference_by_prompt(row.tenant, row.task) is None:
         return None
     if row.arm == PROMPT:
         return True, made.policy_probability * made.prompt_share
@@ -285,10 +287,10 @@ def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
     """Grouped by arm, level, task, tenant or zone, the most requests first."""
     names: dict[str, Callable[[Sums], str]] = {
         "arm": lambda s: s.arm,
-        "level": lambda s: s.arm if s.arm in OURS else f"L{s.level}",
-        "task": lambda s: s.arm if s.arm in OURS else s.task or "none given",
-        "tenant": lambda s: s.arm if s.arm in OURS else s.tenant or "none given",
-        "zone": lambda s: known[s.policy_version].zone if s.policy_version in known else "unknown",
+        "level": lambda s: s.arm if s.arm in APART else f"L{s.level}",
+        "task": lambda s: s.arm if s.arm in APART else s.task or "none given",
+        "tenant": lambda s: s.arm if s.arm in APART else s.tenant or "none given",
+        "zone": lambda s: s.arm if s.arm == UNMETERED else _zone(s, known),
     }
     groups: dict[str, list[Sums]] = {}
     for row in sums:
@@ -307,6 +309,10 @@ def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
         for name, rows in groups.items()
     ]
     return sorted(made, key=lambda line: (-line.requests, line.name))
+
+
+def _zone(row: Sums, known: dict[int, Note]) -> str:
+    return known[row.policy_version].zone if row.policy_version in known else "unknown"
 
 
 def _grams(rows: Sequence[Sums], known: dict[int, Note]) -> dict[str, dict[str, Any]]:

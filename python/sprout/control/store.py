@@ -21,7 +21,7 @@ from sprout.control import propensity, retention
 from sprout.control import tables as t
 from sprout.control.database import LOOKUP, of_policies
 from sprout.control.grid import FORGOTTEN, grams_as
-from sprout.control.inbox import PROMPT, Row
+from sprout.control.inbox import PROMPT, UNSCORED, Row
 from sprout.control.notes import note
 from sprout.control.propensity import Served
 from sprout.control.recent import Recent
@@ -68,10 +68,12 @@ SELECT * FROM (
 _TRAFFIC = """
 SELECT tenant, task, count(*) FROM (
     SELECT tenant, task, arm, pack_hash FROM outcomes ORDER BY id DESC LIMIT ?
-) WHERE pack_hash = ? AND (arm LIKE 'L%' OR arm IN ('prompt', 'control', 'held_back', 'paused'))
+) WHERE pack_hash = ? AND (
+    arm LIKE 'L%' OR arm IN ('prompt', 'unscored', 'control', 'held_back', 'paused')
+)
 GROUP BY tenant, task
 """
-_UNDER_POLICY = sa.or_(t.OUTCOMES.c.arm.like("L%"), t.OUTCOMES.c.arm == PROMPT)
+_UNDER_POLICY = sa.or_(t.OUTCOMES.c.arm.like("L%"), t.OUTCOMES.c.arm.in_((PROMPT, UNSCORED)))
 _ADD_ENDINGS = """
 INSERT INTO endings (arm, ending, outcomes)
 SELECT arm, ending, count(*) FROM outcomes WHERE id > ? GROUP BY arm, ending
@@ -86,6 +88,7 @@ class Store(Records):
         self.revision = 0  # moves with the outcomes kept: who saw this one has seen them all
         self._count = Lock()
         self._propensities: dict[int, Served | None] = {}
+        self._traffic: tuple[tuple[int, int, int], list[tuple[str, str, int]]] | None = None
         self._series: dict[int, str] = {}  # by policy version, as columns hold it
         super().__init__(path)
 
@@ -195,10 +198,14 @@ class Store(Records):
 
     def traffic(self, pack_hash: int, newest: int) -> list[tuple[str, str, int]]:
         """(tenant, task, requests) among the newest outcomes of all, of requests that are under
-        the policies of a pack. Clients name tasks as they like."""
-        with self._reading() as db:
-            rows = db.exec_driver_sql(_TRAFFIC, (newest, t.signed(pack_hash))).fetchall()
-        return [(row[0], row[1], row[2]) for row in rows]
+        the policies of a pack. Clients name tasks as they like. Counted once a revision."""
+        asked = self.revision, pack_hash, newest  # before the rows: what comes meanwhile is news
+        kept = self._traffic
+        if kept is None or kept[0] != asked:
+            with self._reading() as db:
+                rows = db.exec_driver_sql(_TRAFFIC, (newest, t.signed(pack_hash))).fetchall()
+            kept = self._traffic = asked, [(row[0], row[1], row[2]) for row in rows]
+        return kept[1]
 
     def _served(self, db: sa.Connection, versions: set[int]) -> dict[int, Served | None]:
         """Propensities by policy version, as columns hold it. A policy never changes: kept."""

@@ -72,6 +72,10 @@ class CpuModelMeter:
         """0 J of nobody is no measurement."""
         return "" if self._seen else f"no process of this stack runs (no pid file in {self._pids})"
 
+    @property
+    def whole(self) -> bool:
+        return bool(self._seen)
+
     def memory(self) -> Memory:
         counters = {f"{pid}:{born}": cpu_s for (pid, born), cpu_s in self._seen.items()}
         return Memory(self._joules, counters, self._since)

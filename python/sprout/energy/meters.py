@@ -36,6 +36,15 @@ class Meter(Protocol):
     def prior_watts(self) -> float:
         """What the node is assumed to draw for a request before anything has been metered."""
 
+    @property
+    def problem(self) -> str:
+        """Why some of its energy stands still at the moment; empty = none does."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether the last reading had all that was used up to then. If not, the joules since the
+        one before are too few, and those up to the next whole one are of another time."""
+
     def read(self) -> float:
         """Joules since the meter's start; never falls, never raises."""
 
@@ -45,10 +54,6 @@ class Meter(Protocol):
 
 class Part(Meter, Protocol):
     """One source of readings: NVML, RAPL, Triton, the declared model."""
-
-    @property
-    def problem(self) -> str:
-        """Why its energy stands still at the moment; empty = it does not."""
 
     def memory(self) -> Memory:
         """What the same part goes on from after a restart."""
@@ -94,9 +99,16 @@ class NodeMeter:
     @property
     def said(self) -> str:
         """For the log and the status: what is read, why that, and what is wrong with it now."""
-        problems = "; ".join(p.problem for p in self._parts.values() if p.problem)
-        text = self.name + (f"; {problems}" if problems else "") + self._note
-        return text if len(text) <= MAX_SAID else f"{text[: MAX_SAID - 1]}…"
+        text = self.name + (f"; {self.problem}" if self.problem else "") + self._note
+        return short(text)
+
+    @property
+    def problem(self) -> str:
+        return "; ".join(part.problem for part in self._parts.values() if part.problem)
+
+    @property
+    def whole(self) -> bool:
+        return all(part.whole for part in self._parts.values())
 
     def read(self) -> float:
         joules = math.fsum(part.read() for part in self._parts.values())
@@ -134,6 +146,11 @@ class NodeMeter:
             self._save_failed = True
         else:
             self._save_failed = False
+
+
+def short(text: str) -> str:
+    """As much of it as a status takes."""
+    return text if len(text) <= MAX_SAID else f"{text[: MAX_SAID - 1]}…"
 
 
 def restore(state: Path, kinds: Sequence[str]) -> dict[str, Memory]:

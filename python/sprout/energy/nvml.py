@@ -62,7 +62,7 @@ class NvmlMeter:
         self.problem = ""
         self._retry_at = 0.0
         self._recovery: Recovery | None = None
-        self._open()
+        _open(self._nv)
         try:
             self._gpus = self._chosen(gpus)
             self._tally = Tally(
@@ -81,6 +81,16 @@ class NvmlMeter:
     def models(self) -> list[str]:
         """NVML's name of each GPU that is metered."""
         return [gpu.name for gpu in self._gpus]
+
+    @property
+    def whole(self) -> bool:
+        """Every GPU gave its counter at the last read, and none has seemingly begun anew in it."""
+        return not self.problem and not self._tally.doubtful
+
+    @property
+    def uuids(self) -> list[str]:
+        """Of each GPU that is metered."""
+        return [gpu.uuid for gpu in self._gpus]
 
     def read(self) -> float:
         """Joules since the meter's start. Takes a few milliseconds per GPU, and never waits for a
@@ -110,15 +120,6 @@ class NvmlMeter:
     def close(self) -> None:
         if self._recovery is None or self._recovery.stop():
             _shutdown(self._nv)
-
-    def _open(self) -> None:
-        try:
-            self._nv.nvmlInit()
-        except self._nv.NVMLError as error:
-            raise PrerequisiteError(
-                f"no NVIDIA driver answers ({error}): install it, or give the container its GPUs "
-                "(--gpus, NVIDIA_DRIVER_CAPABILITIES=utility)"
-            ) from None
 
     def _recovered(self) -> bool:
         """Whether the GPUs may be read: no attempt to open NVML again is under way."""
@@ -195,6 +196,26 @@ class NvmlMeter:
             return 0.0
 
 
+def listed(nvml: Any = None) -> dict[str, str]:
+    """Name by UUID of every GPU that NVML lists and that answers, in its order.
+
+    PrerequisiteError: no driver.
+    """
+    nv = _library() if nvml is None else nvml
+    _open(nv)
+    found = {}
+    try:
+        for index in range(nv.nvmlDeviceGetCount()):
+            try:
+                handle = nv.nvmlDeviceGetHandleByIndex(index)
+                found[str(nv.nvmlDeviceGetUUID(handle))] = str(nv.nvmlDeviceGetName(handle))
+            except nv.NVMLError as error:
+                log.debug("GPU %d: %s", index, error)
+    finally:
+        _shutdown(nv)
+    return found
+
+
 class Recovery:
     """One attempt to open NVML again, on a thread. After a driver reload handles are void; by UUID
     the same GPU is found again."""
@@ -235,6 +256,16 @@ class Recovery:
                 self.handles[uuid] = self._nv.nvmlDeviceGetHandleByUUID(uuid)
             except self._nv.NVMLError as error:
                 log.debug("GPU %s: %s", uuid, error)
+
+
+def _open(nvml: Any) -> None:
+    try:
+        nvml.nvmlInit()
+    except nvml.NVMLError as error:
+        raise PrerequisiteError(
+            f"no NVIDIA driver answers ({error}): install it, or give the container its GPUs "
+            "(--gpus, NVIDIA_DRIVER_CAPABILITIES=utility)"
+        ) from None
 
 
 def _shutdown(nvml: Any) -> None:

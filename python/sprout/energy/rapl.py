@@ -55,6 +55,11 @@ class RaplMeter:
         self.name = f"rapl ({packages} package{'s' if packages > 1 else ''}{dram})"
         self.prior_watts = _limit_watts(self._zones) or fallback_watts
 
+    @property
+    def whole(self) -> bool:
+        """A counter that turns is a reading late, which is no gap."""
+        return not self.problem
+
     def read(self) -> float:
         """Joules since the meter's start; what can't be read at the moment is made up for later."""
         problem = ""

@@ -104,6 +104,11 @@ class Tally:
             self._ahead[name] = ahead - went
         return max(0.0, went - ahead)
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether a counter reads lower than before, and it is not known yet what that means."""
+        return bool(self._lows)
+
     def memory(self) -> Memory:
         return Memory(self.joules, dict(self._raw), lows=dict(self._lows))
 

@@ -19,6 +19,7 @@ log = logging.getLogger(__name__)
 
 POLL_S = 0.5
 TIMEOUT_S = 1.0
+NOT_ASKED = "triton: not asked yet"
 LONGEST_STEP_S = 5.0  # what came after a longer silence is not spread over as long again
 _SAMPLE = re.compile(r'^(nv_\w+)\{[^}]*?gpu_uuid="([^"]+)"[^}]*\}\s+(\S+)', re.MULTILINE)
 
@@ -49,7 +50,10 @@ class TritonMeter:
         """poll_s: between looks, on a thread of its own; None: whenever `poll` is called."""
         import httpx  # noqa: PLC0415 - an agent that does without stays light
 
-        self.problem = "triton: not asked yet"
+        self.problem = NOT_ASKED
+        self._clock = clock
+        self._told: set[str] = set()  # GPUs that it has reported; one that it leaves out is missed
+        self._whole_from = float("-inf")  # once it has stood still, by the clock
         self.prior_watts = fallback_watts
         self._url = url
         self._level = logging.DEBUG if poll_s is None else logging.WARNING
@@ -74,6 +78,12 @@ class TritonMeter:
             )
             self._thread.start()
 
+    @property
+    def whole(self) -> bool:
+        """It answers, and what it counted in a silence has been handed out."""
+        with self._lock:
+            return not self.problem and self._clock() >= self._whole_from
+
     def read(self) -> float:
         """Joules since the meter's start, each of Triton's steps spread over its length."""
         with self._lock:
@@ -93,7 +103,10 @@ class TritonMeter:
             for uuid, joules in samples(text, "nv_energy_consumption").items()
             if not self._gpus or uuid in self._gpus
         }
-        missing = self._gpus - found.keys()
+        if self.problem not in ("", NOT_ASKED):  # before it is said to be over
+            self._doubt()
+        missing = (self._gpus or self._told) - found.keys()
+        self._told |= found.keys()
         if missing or not found:
             what = f" of {', '.join(sorted(missing))}" if missing else ""
             self._say(f"triton: {self._url} has no nv_energy_consumption{what}")
@@ -106,6 +119,8 @@ class TritonMeter:
             for uuid, joules in found.items():
                 self._tally.update(uuid, joules)
             self._ramp.step(self._tally.joules)
+        if self._tally.doubtful:
+            self._doubt()
 
     def memory(self) -> Memory:
         with self._lock:
@@ -114,6 +129,10 @@ class TritonMeter:
     def close(self) -> None:
         self._stop.set()  # the thread is a daemon, and may be inside a call
         self._client.close()
+
+    def _doubt(self) -> None:
+        with self._lock:
+            self._whole_from = self._clock() + LONGEST_STEP_S
 
     def _poll_forever(self, poll_s: float) -> None:
         while not self._stop.wait(poll_s):

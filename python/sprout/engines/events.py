@@ -78,7 +78,7 @@ def _parse(data: bytes, failed: bool) -> dict[str, Any]:
         error = event.get("error", event)
         message, code = error, None
         if isinstance(error, dict):
-            message, code = error.get("message", error), error.get("code")
+            message, code = error.get("message") or error, error.get("code")
         if isinstance(code, int) and 400 <= code < 500:
             raise RequestError(f"the engine refused the request: {message}")
         raise EngineUnavailable(f"the engine failed: {message}")

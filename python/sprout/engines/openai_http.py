@@ -26,6 +26,9 @@ log = logging.getLogger(__name__)
 _BUSY = {HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.SERVICE_UNAVAILABLE}
 _AWAY = {HTTPStatus.BAD_GATEWAY, HTTPStatus.GATEWAY_TIMEOUT}  # a gateway without its server
 _NO_KEY = {HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN}
+# What vLLM's server answers for the seconds that it outlives its engine, which died of a CUDA
+# error, of no memory, of a signal; then it ends itself. It says so before it looks at the request.
+_DEAD = re.compile(r"EngineCore encountered an issue|EngineDeadError")
 # How vLLM and TensorRT-LLM speak of a prompt that does not fit.
 _TOO_LONG = re.compile(r"context length|max_model_len|max_seq_len|max_num_tokens|max_input_len")
 
@@ -106,7 +109,7 @@ class OpenAIHttp(EngineHttp[ServedModel]):
         message = message or text or "no reason given"
         if status in _BUSY:
             raise EngineBusy(f"the engine is full (HTTP {status}): {message}")
-        if status in _AWAY:
+        if status in _AWAY or (status >= 500 and _DEAD.search(message)):
             return f"HTTP {status}: {message}"
         if status in _NO_KEY:
             how = "the key in engine.key_file" if self._key_file else "requests without a key"

@@ -15,6 +15,7 @@ class Question:
     # Inverse probability with which it came into the sample, up to a factor.
     weight: float = 1.0
     max_tokens: int = 0  # 0 = the evaluation's
+    as_asked: bool = True  # the text is what the client sent; else as a redaction left it
 
 
 @dataclass(frozen=True, slots=True)

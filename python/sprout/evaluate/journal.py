@@ -76,6 +76,8 @@ class Entry:
     output_tokens: tuple[int, ...] = ()  # (levels,)
     unusable: tuple[tuple[int, str], ...] = ()  # (level, why)
     took: Took = Took()
+    predicted: tuple[float, ...] = ()  # see `scoring.Scoring.of`; () = nobody was asked
+    weights: str = ""  # SHA-256 of what predicted it
     prompt: str | None = None  # texts, where they may be kept
     answers: tuple[str, ...] = ()  # (levels,)
 
@@ -301,6 +303,7 @@ def _entry(line: dict[str, Any]) -> Entry:
             "output_tokens": tuple(line["output_tokens"]),
             "unusable": tuple((int(level), str(why)) for level, why in line["unusable"]),
             "took": Took(**line["took"]),
+            "predicted": tuple(line.get("predicted", ())),
             "answers": tuple(line["answers"]),
         }
     )

@@ -76,6 +76,7 @@ def sampled(prompts: Iterable[pb.SampledPrompt]) -> list[Question]:
                 prompt.task,
                 weight=prompt.stands_for,
                 max_tokens=prompt.max_tokens,
+                as_asked=not prompt.redacted,
             )
         )
     return found

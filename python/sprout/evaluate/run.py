@@ -16,6 +16,7 @@ from sprout.evaluate.answers import Answer, Judged, Question
 from sprout.evaluate.journal import Entry, Journal, Took
 from sprout.evaluate.judges.account import Rates
 from sprout.evaluate.judging import Item, Judging, Result
+from sprout.evaluate.scoring import Scoring
 from sprout.evaluate.sittings import Sitting
 from sprout.evaluate.statistics.sequential import Stopping, Verdict
 from sprout.v1 import control_pb2 as pb
@@ -59,14 +60,16 @@ class Evaluation:
         stopping: Stopping | None = None,
         least: int = 0,
         keep_texts: bool = False,
+        scoring: Scoring | None = None,
         progress: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         """stopping: None = every question is judged; least: judged ones before it may stop.
-        keep_texts: in the journal, to be read side by side.
+        keep_texts: in the journal, to be read side by side. scoring: None = no level is chosen by
+        its prompt.
         """
         self._answering, self._judging, self._journal = answering, judging, journal
         self._price, self._stopping, self._least = price, stopping, least
-        self._keep_texts, self._progress = keep_texts, progress
+        self._keep_texts, self._scoring, self._progress = keep_texts, scoring, progress
         self._cancelled = False
         self._answers: dict[str, tuple[Answer, ...]] = {}  # of questions that are being judged
         self._fed = 0  # entries that the stopping rule knows
@@ -140,6 +143,7 @@ class Evaluation:
     def _entry(self, result: Result) -> Entry:
         question, judged = result.question, result.judged
         answers = list(self._answers.pop(question.id))
+        scoring = self._scoring
         return Entry(
             question.id,
             question.task,
@@ -149,6 +153,8 @@ class Evaluation:
             output_tokens=tuple(answer.output_tokens for answer in answers),
             unusable=tuple((level, str(why)) for level, why in result.unusable),
             took=Took.of(answers),
+            predicted=() if scoring is None else scoring.of(question),
+            weights="" if scoring is None else scoring.sha256,
             prompt=question.text if self._keep_texts else None,
             answers=tuple(answer.text for answer in answers) if self._keep_texts else (),
         )

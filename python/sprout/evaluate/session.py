@@ -22,6 +22,7 @@ from sprout.evaluate import (
     in_force,
     judging,
     reporting,
+    scoring,
 )
 from sprout.evaluate.answers import Judged
 from sprout.evaluate.dry_run import Expected
@@ -29,7 +30,7 @@ from sprout.evaluate.findings import Findings
 from sprout.evaluate.journal import Journal, Key, open_journal, place, unacknowledged
 from sprout.evaluate.judges import build
 from sprout.evaluate.judging import Judging
-from sprout.evaluate.limits import MAX_NAME, MAX_TEXT
+from sprout.evaluate.limits import MAX_BY_PROMPT, MAX_NAME, MAX_TEXT
 from sprout.evaluate.reporting import TIMEOUT_S
 from sprout.evaluate.run import CANCELLED, Evaluation, Price, Progress
 from sprout.evaluate.sample import Sample, of_file, of_requests
@@ -154,6 +155,7 @@ class Session:
             stopping=self._stopping(sample, judge, journal),
             least=schedule.least_prompts,
             keep_texts=sample.own,
+            scoring=scoring.of_policy(self._control, policy, len(self.levels)),
             progress=lambda now: progress(now, journal),
         )
         try:
@@ -247,6 +249,19 @@ class Session:
         )
         message.started_at.FromNanoseconds(int(journal.started_at * 1e9))
         message.finished_at.GetCurrentTime()
+        scored = [entry for entry in journal.entries if entry.predicted and entry.scores]
+        if scored:
+            message.weights = scored[-1].weights  # those of an earlier sitting may be others
+            message.by_prompt.extend(
+                pb.JudgedPrompt(
+                    task=entry.task,
+                    weight=entry.weight,
+                    predicted=entry.predicted,
+                    scores=entry.scores,
+                )
+                for entry in scored[-MAX_BY_PROMPT:]
+                if entry.weights == message.weights
+            )
         return message
 
     @contextmanager

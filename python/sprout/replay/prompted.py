@@ -98,14 +98,14 @@ class Prompted:
     def levels_at(self, window: Window, prices: Callable[[int], Array]) -> NDArray[np.int8]:
         """(H, m) at prices (H,) in grams per unit of q, for those of a fold."""
         own, meta = self.own, window.bundle.meta
-        price_q = np.empty((window.hours, len(own.fold)))
+        embodied = meta.embodied_g_per_s * (own.predicted_kwh * self._seconds_per_kwh)
+        found = np.empty((window.hours, len(own.fold)), dtype=np.int8)
         for fold in np.unique(own.fold).tolist():
-            price_q[:, own.fold == fold] = prices(fold)[:, None]
-        seconds = own.predicted_kwh * self._seconds_per_kwh
-        found = np.empty(price_q.shape, dtype=np.int8)
-        for hour, k0 in enumerate(window.k0):
-            costs = meta.pue * k0 * own.predicted_kwh + meta.embodied_g_per_s * seconds
-            found[hour] = np.argmin(costs - price_q[hour][:, None] * own.q, axis=1)
+            at = np.flatnonzero(own.fold == fold)
+            # That an hour's kWh cost pue k0 is a price too: one table serves all hours.
+            rows = -own.predicted_kwh[at], own.q[at]
+            table = PriceTable(embodied[at], rows, device=self._device, threads=THREADS)
+            found[:, at] = table.choose(np.stack([meta.pue * window.k0, prices(fold)], axis=1))
         return found
 
     def measure(self, window: Window, levels: NDArray[np.int8]) -> tuple[Plan, Outcome]:

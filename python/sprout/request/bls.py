@@ -66,6 +66,7 @@ class Desk:
         self._lock = threading.Lock()
         self._calls: dict[str, Call] = {}  # inner id -> call that is not answered yet
         self._gone: set[str] = set()  # of these, the clients have gone
+        self._unstopped: set[str] = set()  # of these, asking or stopping failed and was logged
         self._closing = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="bls-watch", daemon=True)
         self._watcher.start()
@@ -135,6 +136,7 @@ class Desk:
             del self._calls[inner_id]
             gone = inner_id in self._gone
             self._gone.discard(inner_id)
+            self._unstopped.discard(inner_id)
             if gone:
                 self._count(Counter.BLS_CANCELLED)
         if gone:
@@ -162,6 +164,14 @@ class Desk:
                 self._gone.add(inner_id)
             return inner_id in self._gone
 
+    def _log_once(self, inner_id: str) -> None:
+        """Of a call: it is tried again with each look, and what fails once fails so every time."""
+        with self._lock:
+            if inner_id in self._unstopped or inner_id not in self._calls:
+                return
+            self._unstopped.add(inner_id)
+        log.exception("a call could not be stopped")
+
     def _watch(self) -> None:
         """Until the last call is answered: a stop may overtake its request, so it is repeated."""
         while not (self._closing.wait(self._poll_s) and self.in_flight == 0):
@@ -172,7 +182,7 @@ class Desk:
                     if self._has_left(inner_id, call):
                         call.stop(inner_id)
                 except Exception:
-                    log.exception("a call could not be stopped")
+                    self._log_once(inner_id)
             if self._closing.is_set():
                 threading.Event().wait(self._poll_s / 10)
 

@@ -101,7 +101,7 @@ class Sampling:
         weights for it, has just changed."""
         if prepared.flags & _CERTAIN or prepared.choice is None:
             return 1.0
-        by_prompt = self._board.shares_by_prompt(text)
+        by_prompt = self._board.shares_by_prompt(text, prepared.tenant, prepared.task)
         policy = self._board.policy()
         if policy is None or policy.version != prepared.choice.version:
             return None
@@ -123,9 +123,8 @@ def propensity(
     likely each level is where the prompt chooses; None: it never does.
     """
     drawn = (1 - policy.control_share) * policy.canary_share
-    own = policy.mix_of(tenant, task)
-    share = (own or policy.shares)[level]
-    if by_prompt is not None and own is None and policy.prompt is not None:
+    share = policy.shares_of(tenant, task)[level]
+    if by_prompt is not None and policy.prompt and policy.prices_of(tenant, task):
         chooses = policy.prompt.share
         share = chooses * by_prompt[level] + (1 - chooses) * share
     # Fractions of one may sum to a little more.

@@ -26,7 +26,7 @@ class Receipt:
 
     level: int
     policy_version: int
-    energy_joules: float  # nan: nothing was metered (no agent)
+    energy_joules: float  # nan: not known (no agent, or a meter stood still meanwhile)
     carbon_g: float  # nan: no joules, or no intensity was known
     intensity_g_per_kwh: float  # nan: unknown
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Questions to an engine that somebody else runs (`engine.kind = "openai"`)."""
+"""Questions to a server of OpenAI's completions API, deployed or started here."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -16,9 +16,10 @@ _T = TypeVar("_T")
 
 
 def absent(cfg: Config) -> str | None:
-    """None while it lists its models, else what is wrong. Bounded in time."""
+    """None while it has a token for us, else what is wrong: it may well list its models while what
+    computes behind it hangs. Bounded in time."""
     try:
-        _asked(cfg, lambda http: http.json("/v1/models", None))
+        served(cfg)
     except SproutError as error:
         return str(error)
     return None

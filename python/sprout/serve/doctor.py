@@ -17,7 +17,7 @@ from sprout.config import Config
 from sprout.energy import choose, embodied
 from sprout.energy.nvml import NvmlMeter
 from sprout.errors import PrerequisiteError, SproutError
-from sprout.serve import bundle, doctor_engine, ports, weights
+from sprout.serve import bundle, doctor_engine, doctor_gpus, ports, weights
 from sprout.serve.finding import Finding, Mark
 from sprout.serve.state import StackPaths, lock_owner, read_stack
 
@@ -42,6 +42,7 @@ def examine(cfg: Config) -> Iterator[Finding]:
         _meter,
         _accounting,
         _gpu,
+        doctor_gpus.gpu_meter,
     ):
         yield from _guarded(check, cfg)
 

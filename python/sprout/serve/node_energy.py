@@ -29,6 +29,7 @@ SKEW_S = 3.0  # agents report once a second
 class Reading:
     time_s: float  # CLOCK_MONOTONIC
     joules: float  # cumulative, idle included
+    unmetered_until_s: float = -math.inf  # CLOCK_MONOTONIC: a meter stood still before it
 
 
 def from_clock(path: Path) -> Callable[[], Reading | None]:
@@ -37,9 +38,10 @@ def from_clock(path: Path) -> Callable[[], Reading | None]:
 
     def read() -> Reading | None:
         state = reader.state()
-        return (
-            None if state is None or state.t_ns == 0 else Reading(state.t_ns / 1e9, state.metered)
-        )
+        if state is None or state.t_ns == 0:
+            return None
+        until_ns = (state.unmetered_until_ns or -math.inf) if state.whole else state.t_ns
+        return Reading(state.t_ns / 1e9, state.metered, until_ns / 1e9)
 
     return read
 
@@ -70,8 +72,10 @@ def from_nodes(nodes: Callable[[], Sequence[pb.NodeStatus]]) -> Callable[[], Rea
         if min(ages) < -SKEW_S:
             raise ControlError("an agent's clock runs ahead of this machine's: set both by NTP")
         # Reports of several nodes differ by up to a second; their mean time is that of the sum.
+        at_s = time.monotonic() - sum(ages) / len(ages)
+        stands_still = any(node.meter_problem for node in found)
         return Reading(
-            time.monotonic() - sum(ages) / len(ages), sum(node.metered_joules for node in found)
+            at_s, sum(node.metered_joules for node in found), at_s if stands_still else -math.inf
         )
 
     return read
@@ -109,6 +113,9 @@ class NodeEnergy:
                 raise self._error
             times = np.array([r.time_s for r in self._readings])
             joules = np.array([r.joules for r in self._readings])
+            stood_still = any(r.unmetered_until_s >= times[0] for r in self._readings)
+        if stood_still:
+            raise ControlError("the node's meter stood still during the run (`sprout status`)")
         if times[0] > since_s:
             raise ControlError("the node's energy was not read yet when the window began")
         if (np.diff(joules) < 0).any():

@@ -141,10 +141,13 @@ class Stack:
         return EvaluatorService(self.cfg, self.paths)
 
     def _engine_ready(self) -> bool:
-        if self.cfg.engine.kind == "openai":  # nobody here watches it
-            return deployment.absent(self.cfg) is None
+        """Whether it would answer; asked where a request through Triton was not answered."""
         units = self._supervisor.units if self._supervisor else []
-        return all(u.phase is Phase.READY for u in units if u.service.name == "engine")
+        own = [unit for unit in units if unit.service.name == "engine"]
+        if any(unit.phase is not Phase.READY or unit.bad_checks for unit in own):
+            return False
+        asked = self.cfg.engine.kind in ("openai", "vllm")
+        return not asked or deployment.absent(self.cfg) is None
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:

@@ -95,7 +95,8 @@ class Unit:
     phase: Phase = Phase.WAITING
     process: Process | None = None
     restarts: int = 0
-    problem: str = ""  # the last one
+    problem: str = ""  # the last one that it was started again for
+    missing: str = ""  # what its last check found
     failures: int = 0  # in a row, for the back-off
     since: float = field(default_factory=time.monotonic)  # of the phase
     bad_checks: int = 0
@@ -203,7 +204,7 @@ class Supervisor:
             unit.next_check = now + unit.service.check_interval_s
             self._on_change(self)
         elif now - unit.since > unit.service.start_timeout_s:
-            why = unit.problem or "no answer"
+            why = unit.missing or "no answer"
             self._failed(unit, f"not ready within {unit.service.start_timeout_s:g} s ({why})")
 
     def _look_ready(self, unit: Unit, process: Process, now: float) -> None:
@@ -239,8 +240,7 @@ class Supervisor:
         unit.running_check, unit.next_check = None, now + interval_s
         error = future.exception()
         found = f"{type(error).__name__}: {error}" if error else future.result()
-        if found is not None:
-            unit.problem = found
+        unit.missing = found or ""
         return True, found
 
     def _failed(self, unit: Unit, problem: str) -> None:

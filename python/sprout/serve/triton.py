@@ -29,6 +29,8 @@ _REGIONS = Path("/dev/shm")  # noqa: S108 - where Triton's Python backend puts i
 _REGION_BYTES = 4 << 20  # per stub at first; a prompt or answer that needs more lets it grow
 _GROWTH_BYTES = 1 << 20
 _STUB = "triton_python_backend_stub"
+# How a canary ends where the engine may be the reason.
+_THE_ENGINES = (probes.Canary.REFUSED, probes.Canary.SILENT)
 
 
 class TritonService(Service):
@@ -117,8 +119,8 @@ class TritonService(Service):
         stubs = find_stubs(process.pid)
         how, said = probes.canary(self.url, self._token, self._canary_timeout_s)
         if how is not probes.Canary.OK and (
-            # Triton can't heal an absent engine: it is ready to say so to its clients.
-            how is not probes.Canary.REFUSED or self._engine_ready()
+            # Triton can't heal an engine that is away or hangs: it is ready to say so.
+            how not in _THE_ENGINES or self._engine_ready()
         ):
             return f"canary {how}: {said}"
         self._stubs = stubs

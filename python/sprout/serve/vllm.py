@@ -11,9 +11,10 @@ from typing import Any
 
 from sprout.channel import connectable
 from sprout.config import Config
-from sprout.serve import engine, probes
+from sprout.serve import deployment, engine, probes
 from sprout.serve.process import Process
 from sprout.serve.services import child_environment
+from sprout.serve.standstill import Standstill
 from sprout.serve.state import StackPaths
 from sprout.serve.supervisor import Service
 
@@ -41,6 +42,9 @@ class VllmService(Service):
     # Its own shutdown of an engine with open streams takes seconds; the kill that follows reaches
     # its workers too, and the driver frees what they held.
     stop_grace_s = 2.0
+    # Its health check does not look at what computes. Less than the slot's patience with a stream,
+    # after which a request fails and the next one takes its place.
+    standstill_s = 100.0
 
     def __init__(self, cfg: Config, paths: StackPaths) -> None:
         engine.check_vllm(cfg)
@@ -52,8 +56,12 @@ class VllmService(Service):
         self._sockets = paths.shm / "vllm"
         self._segments: set[Path] = set()
         self._looked = 0.0
+        self._standstill = Standstill(paths.shm, self.standstill_s)
+        self._hangs: str | None = None
 
     def prepare(self) -> None:
+        self._hangs = None
+        self._standstill.reset()
         self._sockets.mkdir(mode=0o700, exist_ok=True)
 
     def command(self) -> Sequence[str]:
@@ -92,6 +100,18 @@ class VllmService(Service):
             self._looked = time.monotonic()
             self._segments |= segments_of(process.pid)
         return problem
+
+    def check(self, process: Process) -> str | None:
+        problem = self.ready(process)
+        if problem is None and (still := self._standstill.look()) is not None:
+            if (why := deployment.absent(self._cfg)) is None:
+                self._standstill.reset()
+            else:
+                self._hangs = f"hangs: {still}; asked for one by the supervisor: {why}"
+        return problem
+
+    def watch(self, process: Process) -> str | None:
+        return self._hangs
 
 
 def segments_of(group: int) -> set[Path]:

@@ -144,6 +144,22 @@ class PromptPolicy(_message.Message):
     least: float
     def __init__(self, weights: _Optional[str] = ..., share: _Optional[float] = ..., g_per_joule: _Optional[_Iterable[float]] = ..., points: _Optional[_Iterable[_Union[PricePoint, _Mapping]]] = ..., expected_preference: _Optional[float] = ..., expected_g_per_request: _Optional[float] = ..., expected_shares: _Optional[_Iterable[float]] = ..., basis: _Optional[str] = ..., least: _Optional[float] = ...) -> None: ...
 
+class PromptPrices(_message.Message):
+    __slots__ = ("g_per_joule", "points", "expected_preference", "expected_g_per_request", "expected_shares", "least")
+    G_PER_JOULE_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_PREFERENCE_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_G_PER_REQUEST_FIELD_NUMBER: _ClassVar[int]
+    EXPECTED_SHARES_FIELD_NUMBER: _ClassVar[int]
+    LEAST_FIELD_NUMBER: _ClassVar[int]
+    g_per_joule: _containers.RepeatedScalarFieldContainer[float]
+    points: _containers.RepeatedCompositeFieldContainer[PricePoint]
+    expected_preference: float
+    expected_g_per_request: float
+    expected_shares: _containers.RepeatedScalarFieldContainer[float]
+    least: float
+    def __init__(self, g_per_joule: _Optional[_Iterable[float]] = ..., points: _Optional[_Iterable[_Union[PricePoint, _Mapping]]] = ..., expected_preference: _Optional[float] = ..., expected_g_per_request: _Optional[float] = ..., expected_shares: _Optional[_Iterable[float]] = ..., least: _Optional[float] = ...) -> None: ...
+
 class PricePoint(_message.Message):
     __slots__ = ("fraction", "g_per_preference", "g")
     FRACTION_FIELD_NUMBER: _ClassVar[int]
@@ -155,7 +171,7 @@ class PricePoint(_message.Message):
     def __init__(self, fraction: _Optional[float] = ..., g_per_preference: _Optional[float] = ..., g: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Mix(_message.Message):
-    __slots__ = ("tenant", "task", "shares", "minimum", "expected_preference", "expected_g_per_request", "expected_l0_g_per_request", "traffic_share", "basis", "profile")
+    __slots__ = ("tenant", "task", "shares", "minimum", "expected_preference", "expected_g_per_request", "expected_l0_g_per_request", "traffic_share", "basis", "profile", "prompt", "no_prompt")
     TENANT_FIELD_NUMBER: _ClassVar[int]
     TASK_FIELD_NUMBER: _ClassVar[int]
     SHARES_FIELD_NUMBER: _ClassVar[int]
@@ -166,6 +182,8 @@ class Mix(_message.Message):
     TRAFFIC_SHARE_FIELD_NUMBER: _ClassVar[int]
     BASIS_FIELD_NUMBER: _ClassVar[int]
     PROFILE_FIELD_NUMBER: _ClassVar[int]
+    PROMPT_FIELD_NUMBER: _ClassVar[int]
+    NO_PROMPT_FIELD_NUMBER: _ClassVar[int]
     tenant: str
     task: str
     shares: _containers.RepeatedCompositeFieldContainer[LevelShare]
@@ -176,7 +194,9 @@ class Mix(_message.Message):
     traffic_share: float
     basis: str
     profile: _containers.RepeatedCompositeFieldContainer[LevelProfile]
-    def __init__(self, tenant: _Optional[str] = ..., task: _Optional[str] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., minimum: _Optional[float] = ..., expected_preference: _Optional[float] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., traffic_share: _Optional[float] = ..., basis: _Optional[str] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ...) -> None: ...
+    prompt: PromptPrices
+    no_prompt: str
+    def __init__(self, tenant: _Optional[str] = ..., task: _Optional[str] = ..., shares: _Optional[_Iterable[_Union[LevelShare, _Mapping]]] = ..., minimum: _Optional[float] = ..., expected_preference: _Optional[float] = ..., expected_g_per_request: _Optional[float] = ..., expected_l0_g_per_request: _Optional[float] = ..., traffic_share: _Optional[float] = ..., basis: _Optional[str] = ..., profile: _Optional[_Iterable[_Union[LevelProfile, _Mapping]]] = ..., prompt: _Optional[_Union[PromptPrices, _Mapping]] = ..., no_prompt: _Optional[str] = ...) -> None: ...
 
 class LevelShare(_message.Message):
     __slots__ = ("level", "share")
@@ -315,7 +335,7 @@ class LevelProfile(_message.Message):
     def __init__(self, level: _Optional[str] = ..., energy_joules: _Optional[float] = ..., device_seconds: _Optional[float] = ..., preference: _Optional[float] = ..., energy_basis: _Optional[str] = ..., preference_basis: _Optional[str] = ..., outcomes: _Optional[int] = ..., mean_output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., mean_input_tokens: _Optional[float] = ..., effective_outcomes: _Optional[float] = ..., energy_se_joules: _Optional[float] = ..., age_s: _Optional[float] = ..., preference_se: _Optional[float] = ...) -> None: ...
 
 class Outcome(_message.Message):
-    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens", "tenant", "evaluation", "prompt")
+    __slots__ = ("segment_uid", "ticket", "level", "level_name", "policy_version", "policy_seed", "node_id", "stub_index", "sequence", "task", "pinned", "off", "control", "fallback", "held_back", "paused", "probe", "ending", "input_tokens", "output_tokens", "opened_at", "queue_seconds", "device_seconds", "first_token_seconds", "energy_joules", "energy_estimated", "receipt_joules", "carbon_g", "intensity_g_per_kwh", "max_tokens", "tenant", "evaluation", "prompt", "unmetered", "unscored")
     SEGMENT_UID_FIELD_NUMBER: _ClassVar[int]
     TICKET_FIELD_NUMBER: _ClassVar[int]
     LEVEL_FIELD_NUMBER: _ClassVar[int]
@@ -349,6 +369,8 @@ class Outcome(_message.Message):
     TENANT_FIELD_NUMBER: _ClassVar[int]
     EVALUATION_FIELD_NUMBER: _ClassVar[int]
     PROMPT_FIELD_NUMBER: _ClassVar[int]
+    UNMETERED_FIELD_NUMBER: _ClassVar[int]
+    UNSCORED_FIELD_NUMBER: _ClassVar[int]
     segment_uid: int
     ticket: int
     level: int
@@ -382,7 +404,9 @@ class Outcome(_message.Message):
     tenant: str
     evaluation: bool
     prompt: bool
-    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ..., tenant: _Optional[str] = ..., evaluation: _Optional[bool] = ..., prompt: _Optional[bool] = ...) -> None: ...
+    unmetered: bool
+    unscored: bool
+    def __init__(self, segment_uid: _Optional[int] = ..., ticket: _Optional[int] = ..., level: _Optional[int] = ..., level_name: _Optional[str] = ..., policy_version: _Optional[int] = ..., policy_seed: _Optional[int] = ..., node_id: _Optional[int] = ..., stub_index: _Optional[int] = ..., sequence: _Optional[int] = ..., task: _Optional[str] = ..., pinned: _Optional[bool] = ..., off: _Optional[bool] = ..., control: _Optional[bool] = ..., fallback: _Optional[bool] = ..., held_back: _Optional[bool] = ..., paused: _Optional[bool] = ..., probe: _Optional[bool] = ..., ending: _Optional[_Union[Ending, str]] = ..., input_tokens: _Optional[int] = ..., output_tokens: _Optional[int] = ..., opened_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., queue_seconds: _Optional[float] = ..., device_seconds: _Optional[float] = ..., first_token_seconds: _Optional[float] = ..., energy_joules: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., receipt_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., intensity_g_per_kwh: _Optional[float] = ..., max_tokens: _Optional[int] = ..., tenant: _Optional[str] = ..., evaluation: _Optional[bool] = ..., prompt: _Optional[bool] = ..., unmetered: _Optional[bool] = ..., unscored: _Optional[bool] = ...) -> None: ...
 
 class ReportOutcomesRequest(_message.Message):
     __slots__ = ("node", "batch", "outcomes", "node_status")
@@ -405,7 +429,7 @@ class ReportOutcomesResponse(_message.Message):
     def __init__(self, stored: _Optional[int] = ..., duplicates: _Optional[int] = ...) -> None: ...
 
 class NodeStatus(_message.Message):
-    __slots__ = ("node", "time", "policy_version", "policy_expired", "active", "meter", "energy_estimated", "metered_joules", "settled_joules", "idle_joules", "spooled", "dropped", "counters", "policy_error")
+    __slots__ = ("node", "time", "policy_version", "policy_expired", "active", "meter", "energy_estimated", "metered_joules", "settled_joules", "idle_joules", "spooled", "dropped", "counters", "policy_error", "meter_problem", "unattributed_joules")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -427,6 +451,8 @@ class NodeStatus(_message.Message):
     DROPPED_FIELD_NUMBER: _ClassVar[int]
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     POLICY_ERROR_FIELD_NUMBER: _ClassVar[int]
+    METER_PROBLEM_FIELD_NUMBER: _ClassVar[int]
+    UNATTRIBUTED_JOULES_FIELD_NUMBER: _ClassVar[int]
     node: str
     time: _timestamp_pb2.Timestamp
     policy_version: int
@@ -441,7 +467,9 @@ class NodeStatus(_message.Message):
     dropped: int
     counters: _containers.ScalarMap[str, int]
     policy_error: str
-    def __init__(self, node: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy_version: _Optional[int] = ..., policy_expired: _Optional[bool] = ..., active: _Optional[int] = ..., meter: _Optional[str] = ..., energy_estimated: _Optional[bool] = ..., metered_joules: _Optional[float] = ..., settled_joules: _Optional[float] = ..., idle_joules: _Optional[float] = ..., spooled: _Optional[int] = ..., dropped: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., policy_error: _Optional[str] = ...) -> None: ...
+    meter_problem: str
+    unattributed_joules: float
+    def __init__(self, node: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., policy_version: _Optional[int] = ..., policy_expired: _Optional[bool] = ..., active: _Optional[int] = ..., meter: _Optional[str] = ..., energy_estimated: _Optional[bool] = ..., metered_joules: _Optional[float] = ..., settled_joules: _Optional[float] = ..., idle_joules: _Optional[float] = ..., spooled: _Optional[int] = ..., dropped: _Optional[int] = ..., counters: _Optional[_Mapping[str, int]] = ..., policy_error: _Optional[str] = ..., meter_problem: _Optional[str] = ..., unattributed_joules: _Optional[float] = ...) -> None: ...
 
 class GetStatusRequest(_message.Message):
     __slots__ = ()
@@ -811,7 +839,7 @@ class DrawPromptsResponse(_message.Message):
     def __init__(self, prompts: _Optional[_Iterable[_Union[SampledPrompt, _Mapping]]] = ...) -> None: ...
 
 class Evaluation(_message.Message):
-    __slots__ = ("id", "started_at", "finished_at", "pack", "pack_hash", "levels", "judge", "method", "judge_version", "classes", "cost", "stopped", "prompts", "bias", "unusable", "trigger")
+    __slots__ = ("id", "started_at", "finished_at", "pack", "pack_hash", "levels", "judge", "method", "judge_version", "classes", "cost", "stopped", "prompts", "bias", "unusable", "trigger", "by_prompt", "weights")
     class BiasEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -835,6 +863,8 @@ class Evaluation(_message.Message):
     BIAS_FIELD_NUMBER: _ClassVar[int]
     UNUSABLE_FIELD_NUMBER: _ClassVar[int]
     TRIGGER_FIELD_NUMBER: _ClassVar[int]
+    BY_PROMPT_FIELD_NUMBER: _ClassVar[int]
+    WEIGHTS_FIELD_NUMBER: _ClassVar[int]
     id: str
     started_at: _timestamp_pb2.Timestamp
     finished_at: _timestamp_pb2.Timestamp
@@ -851,7 +881,21 @@ class Evaluation(_message.Message):
     bias: _containers.ScalarMap[str, float]
     unusable: int
     trigger: str
-    def __init__(self, id: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., levels: _Optional[_Iterable[str]] = ..., judge: _Optional[str] = ..., method: _Optional[str] = ..., judge_version: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassQuality, _Mapping]]] = ..., cost: _Optional[_Union[EvaluationCost, _Mapping]] = ..., stopped: _Optional[str] = ..., prompts: _Optional[str] = ..., bias: _Optional[_Mapping[str, float]] = ..., unusable: _Optional[int] = ..., trigger: _Optional[str] = ...) -> None: ...
+    by_prompt: _containers.RepeatedCompositeFieldContainer[JudgedPrompt]
+    weights: str
+    def __init__(self, id: _Optional[str] = ..., started_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., finished_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., pack: _Optional[str] = ..., pack_hash: _Optional[int] = ..., levels: _Optional[_Iterable[str]] = ..., judge: _Optional[str] = ..., method: _Optional[str] = ..., judge_version: _Optional[str] = ..., classes: _Optional[_Iterable[_Union[ClassQuality, _Mapping]]] = ..., cost: _Optional[_Union[EvaluationCost, _Mapping]] = ..., stopped: _Optional[str] = ..., prompts: _Optional[str] = ..., bias: _Optional[_Mapping[str, float]] = ..., unusable: _Optional[int] = ..., trigger: _Optional[str] = ..., by_prompt: _Optional[_Iterable[_Union[JudgedPrompt, _Mapping]]] = ..., weights: _Optional[str] = ...) -> None: ...
+
+class JudgedPrompt(_message.Message):
+    __slots__ = ("task", "weight", "predicted", "scores")
+    TASK_FIELD_NUMBER: _ClassVar[int]
+    WEIGHT_FIELD_NUMBER: _ClassVar[int]
+    PREDICTED_FIELD_NUMBER: _ClassVar[int]
+    SCORES_FIELD_NUMBER: _ClassVar[int]
+    task: str
+    weight: float
+    predicted: _containers.RepeatedScalarFieldContainer[float]
+    scores: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, task: _Optional[str] = ..., weight: _Optional[float] = ..., predicted: _Optional[_Iterable[float]] = ..., scores: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class ClassQuality(_message.Message):
     __slots__ = ("task", "judged", "preference", "covariance", "low", "high", "shrunk", "weight_share")

@@ -1,0 +1,22 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the status says of a node beside its numbers."""
+
+from sprout.console.status import remarks
+from sprout.v1 import control_pb2 as pb
+
+
+def test_a_node_in_order_has_none() -> None:
+    node = pb.NodeStatus(node="a", counters={"delivered": 900, "unattributed": 2})
+    assert remarks(node) == []
+
+
+def test_an_engine_that_hands_no_ticket_back_is_no_fault() -> None:
+    [said] = remarks(pb.NodeStatus(node="a", counters={"unattributed": 900}))
+    assert said.startswith("900 answers without a receipt")
+    assert "no fault" in said
+
+
+def test_a_meter_that_stands_still() -> None:
+    node = pb.NodeStatus(node="a", meter_problem="GPU GPU-a (NVIDIA H100): GPU is lost")
+    [said] = remarks(node)
+    assert "no joules" in said
