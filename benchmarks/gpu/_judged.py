@@ -21,7 +21,7 @@ from _send import Ask
 from _work import Floats, Lengths, lengths
 from bench_prompt import fitted, halves
 
-from sprout.control.prices import choose
+from sprout.control.part import choose
 from sprout.predict.document import load, save
 from sprout.predict.sample import fingerprint
 from sprout.replay.bundle import read
