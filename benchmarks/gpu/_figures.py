@@ -32,7 +32,11 @@ def saved(base: Sequence[float], other: Sequence[float]) -> dict[str, Any]:
 def percentile(latencies: Sequence[float], q: float) -> float | None:
     """None where too few requests are behind it."""
     needed = TAIL_NEEDS if q > 90 else 10
-    return float(np.percentile(latencies, q)) if len(latencies) >= needed else None
+    if len(latencies) < needed:
+        return None
+    with np.errstate(invalid="ignore"):  # between two that were never answered
+        found = float(np.percentile(latencies, q))
+    return math.inf if math.isnan(found) else found
 
 
 def power_fit(windows: Sequence[Window], seed: int) -> dict[str, Any]:

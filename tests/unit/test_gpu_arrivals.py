@@ -304,6 +304,8 @@ def test_the_release_s_table_says_whether_the_objective_was_kept() -> None:
     text = table.render([found])
     assert "percentile: kept" in text
     assert "| idles with its model loaded | measured | 730.0 | 39.7%" in text
+    failing = [block | {"failed": 100 * (len(block["serving"]) == 1)} for block in found["blocks"]]
+    assert "**missed**" in table.render([found | {"blocks": failing}])
     for one in found["blocks"][:4]:
         one["latencies_s"] = [5.0 if len(one["serving"]) == 1 else 4.0] * 100
     assert "**missed**" in table.render([found])

@@ -276,8 +276,13 @@ def capped() -> st.SearchStrategy[tuple[list[float], list[float], float, Caps, l
     return st.integers(1, 6).flatmap(of_size)
 
 
+# What the step and the largest shares leave is a mix only with the least shares.
+ONLY_BY_LEAST = Caps((0.0, 0.0, 0.0, 0.125), (0.25, 0.25, 0.375, 0.25), step=0.0)
+
+
 @settings(max_examples=150, deadline=None)
 @given(capped())
+@example(([0.0, 0.0, 0.0, 1.0], [0.0] * 4, 0.0, ONLY_BY_LEAST, [0.0, 0.5, 0.5, 0.0]))
 def test_with_caps_as_good_as_scipy(
     problem: tuple[list[float], list[float], float, Caps, list[float]],
 ) -> None:

@@ -131,7 +131,12 @@ class PaperModel:
         self, c: list[float], q: list[float], caps: Caps, previous: Sequence[float] | None
     ) -> bool:
         """Whether the largest shares or the step keep a mix from the cheapest level."""
-        limits = replace(caps, least=None).bounds(self.levels, previous)
+        try:
+            limits = replace(caps, least=None).bounds(self.levels, previous)
+        except (
+            InfeasibleError
+        ):  # they leave so little that there is a mix by the least shares alone
+            return True
         return dot(c, closed_form(c, q, 0.0, *limits)[0]) > min(c) + TOLERANCE
 
     def _highs(
