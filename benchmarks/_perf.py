@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """perf_analyzer on one model, and what it saw."""
 
+import itertools
 import json
 import statistics
 import subprocess
@@ -18,6 +19,8 @@ class Profile:
     latencies_ms: list[float]  # ascending, to the last response
     requests_per_s: float
     chunks_per_s: float
+    firsts_ms: list[float]  # ascending, to the first response
+    gaps_ms: list[float]  # ascending, between two responses of a request
 
     @property
     def p50_ms(self) -> float:
@@ -62,4 +65,8 @@ def profile(
         max(r["response_timestamps"][-1] for r in seen) - min(r["timestamp"] for r in seen)
     ) / 1e9
     chunks = sum(len(r["response_timestamps"]) for r in seen)
-    return Profile(latencies, len(seen) / span_s, chunks / span_s)
+    firsts = sorted((r["response_timestamps"][0] - r["timestamp"]) / 1e6 for r in seen)
+    gaps = sorted(
+        (b - a) / 1e6 for r in seen for a, b in itertools.pairwise(r["response_timestamps"])
+    )
+    return Profile(latencies, len(seen) / span_s, chunks / span_s, firsts, gaps)

@@ -56,7 +56,10 @@ class Server(TritonProcess):
 
     def __init__(self, folder: Path, shm: Path) -> None:
         self.cfg = Config.model_validate(
-            {"stack": {"shm_dir": shm}, "engine": {"kind": "echo", "chunk_interval_ms": 0}}
+            {
+                "stack": {"shm_dir": shm},
+                "engine": {"kind": "echo", "chunk_interval_ms": 0, "chunks_per_s": 0},
+            }
         )
         values = placeholder_values(
             self.cfg,

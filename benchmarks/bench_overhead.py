@@ -129,7 +129,7 @@ def main() -> None:
             for case in cases:
                 rows.append(run_case(args, case, texts[case.prompt_tokens], url, work))
                 print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-        with Stack(work, engine="echo", chunk_interval_ms=0) as stack:
+        with Stack(work, engine="echo", chunk_interval_ms=0, chunks_per_s=0) as stack:
             chunks = ceiling(args, f"127.0.0.1:{stack.grpc_port}", work, texts[100])
     print(f"{machine()}, commit {commit()}, baseline {'bare' if args.bare else 'of stock tensors'}")
     print_table(rows)

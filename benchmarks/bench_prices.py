@@ -15,7 +15,10 @@ Then with a mix of its own for each task class, with the sample's e and q of the
 mixes come to, which is what classes had while a mix kept its requests from choosing, and what
 prices do, without and with a guard for each class.
 
-    python benchmarks/bench_prices.py --predictor FILE --pack paper [--splits 40]
+What prices take: of these prompts, and of as many as are ever used with as many mixes as a policy
+may have, drawn from these with replacement. `--times`: that alone.
+
+    python benchmarks/bench_prices.py --predictor FILE --pack paper [--splits 40] [--times]
 """
 
 import argparse
@@ -33,11 +36,12 @@ from sprout.control.decide import offline, plan
 from sprout.control.inputs import Group, Inputs, Prompts
 from sprout.control.part import choose
 from sprout.control.plan import PromptPlan
-from sprout.control.predicted import Predicted, fitting
+from sprout.control.predicted import MOST_PROMPTS, Predicted, fitting
 from sprout.control.quality import Judgments
 from sprout.directives import pack
 from sprout.optimize.contrast import multinomial
 from sprout.predict.document import load
+from sprout_ext.board import MAX_MIXES
 
 Array = NDArray[np.float64]
 
@@ -62,6 +66,7 @@ def part(known: Predicted, rows: NDArray[np.int64]) -> Predicted:
         preferred=known.preferred[rows],
         preferences=known.preferences[rows],
         joules=known.joules[rows],
+        stands_for=None if known.stands_for is None else known.stands_for[rows],
     )
 
 
@@ -159,11 +164,56 @@ def with_classes(given: Inputs, known: Predicted, joules: Array, minimum: float)
     )
 
 
+def tenants(given: Inputs, known: Predicted, *, alike: bool) -> Inputs:
+    """As many as may have a mix, each promised something; else with requests of its own, too."""
+    count = MAX_MIXES - 1
+    minima = [0.9 if alike else 0.9 + 0.001 * (i % 5) for i in range(count)]
+    groups = [
+        Group(tenant=f"t{i:02}", traffic=0.9 / count, minimum=minimum)
+        for i, minimum in enumerate(minima)
+    ]
+    one, other = known.classes[:2]
+    shares = () if alike else tuple((0.2 + 0.02 * i, 0.8 - 0.02 * i) for i in range(count))
+    own = tuple(
+        (group.tenant, ((one, a), (other, b)))
+        for group, (a, b) in zip(groups, shares, strict=False)
+    )
+    asked = given.prompts
+    assert asked is not None
+    return replace(given, groups=tuple(groups), prompts=replace(asked, tenants=own))
+
+
+def takes(name: str, inputs: Inputs, known: Predicted) -> str:
+    mix, spent, walls = plan(inputs), [], []
+    for _ in range(ROUNDS):
+        start, began = time.process_time(), time.perf_counter()
+        prices.price(inputs, mix, known)
+        spent.append(1e3 * (time.process_time() - start))
+        walls.append(1e3 * (time.perf_counter() - began))
+    return (
+        f"{len(known.label)} prompts, {name}: {np.median(spent):.0f} ms of CPU "
+        f"({min(spent):.0f}-{max(spent):.0f}), {np.median(walls):.0f} ms "
+        f"({min(walls):.0f}-{max(walls):.0f})"
+    )
+
+
+def times(given: Inputs, known: Predicted) -> None:
+    q = np.array([p.preference for p in given.profile])
+    s = tuple(map(tuple, multinomial(q / q.sum(), 1000).tolist()))
+    sure = replace(given, covariance=s, judged=1000, evaluation="e", confidence=0.9)
+    print(takes("plain floor", given, known))
+    print(takes("90 % sure", sure, known))
+    most = part(known, np.random.default_rng(1).integers(0, len(known.label), MOST_PROMPTS))
+    print(takes("31 tenants that are alike", tenants(sure, most, alike=True), most))
+    print(takes("31 tenants, each its own", tenants(sure, most, alike=False), most))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--predictor", type=Path, required=True)
     parser.add_argument("--pack", default="explicit")
     parser.add_argument("--splits", type=int, default=40)
+    parser.add_argument("--times", action="store_true")
     args = parser.parse_args()
     found = load(args.predictor)
     known = fitting(found, pack(args.pack))
@@ -171,6 +221,10 @@ def main() -> None:
         control=ControlConfig(exploration_share=0.0), request=RequestConfig(pack=args.pack)
     )
     print(f"{commit()}: {known.basis}")
+    if args.times:
+        high = replace(offline(config, HIGH, LOW, HIGH), prompts=Prompts(known.sha256, 1.0))
+        times(high, known)
+        return
     print(
         "g/kWh | floor % | mix saves % | by prompt, expected: saves % at % (set for %) | "
         "other half: joules saved % | preference %"
@@ -208,19 +262,7 @@ def main() -> None:
         here = replace(offline(config, k0, LOW, HIGH), prompts=Prompts(known.sha256, 1.0))
         for minimum in (0.0, 0.9, 1.0):
             print(f"{k0:.0f} | {with_classes(here, known, found.judged.joules, minimum)}")
-    q = np.array([p.preference for p in mix.profile])
-    s = tuple(map(tuple, multinomial(q / q.sum(), 1000).tolist()))
-    sure = replace(given, covariance=s, judged=1000, evaluation="e", confidence=0.9)
-    for name, inputs in (("plain floor", given), ("90 % sure", sure)):
-        mix, spent = plan(inputs), []
-        for _ in range(ROUNDS):
-            start = time.process_time()
-            prices.price(inputs, mix, known)
-            spent.append(1e3 * (time.process_time() - start))
-        print(
-            f"{len(known.label)} prompts, {name}: {np.median(spent):.0f} ms of CPU "
-            f"({min(spent):.0f}-{max(spent):.0f})"
-        )
+    times(given, known)
 
 
 if __name__ == "__main__":

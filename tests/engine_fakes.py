@@ -126,6 +126,7 @@ class FakeResponder:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
+    request_queue_size = 128  # as a real one's, what asks one that is stopped waits for its answer
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are what many tests are about."""

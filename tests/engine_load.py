@@ -19,6 +19,7 @@ from sprout.serve.background import BackgroundStack
 from sprout.serve.client import Answer, Client
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.clock import ClockReader, ClockState
+from sprout_ext.ledger import segments
 
 PROMPT = "Tell me about the sea."
 REST_S = 0.2  # of a client that was refused
@@ -112,6 +113,17 @@ class ClockWatch:
             state = self._reader.state()
             if state is not None and state.t_ns:
                 self.states.append(state)
+
+
+def wait_begun(stack: BackgroundStack) -> None:
+    """Until a stream has its first token, so that one is decoding; streams may go in step."""
+
+    def begun() -> set[int]:
+        flights = [segment.scan() for segment in segments(stack.paths.shm)]
+        return {int(ns) for found in flights for ns in found["first_token_ns"] if ns}
+
+    before = begun()
+    wait_for(lambda: bool(begun() - before), what="a stream that begins")
 
 
 def engine(stack: BackgroundStack) -> dict[str, object]:

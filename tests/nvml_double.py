@@ -2,6 +2,8 @@
 # ruff: noqa: N802 - NVML's own names
 """What stands for the module `pynvml`: GPUs that fall off the bus, drivers that are reloaded."""
 
+from types import SimpleNamespace
+
 
 class NvmlError(Exception):
     pass
@@ -13,6 +15,7 @@ class Card:
         self.mj: int | None = 1_000_000  # None: no counter
         self.mig: int | None = 0  # None: does not know of instances
         self.lost = False
+        self.computing: list[tuple[int, int | None]] = []  # (pid, bytes)
 
 
 class Nvml:
@@ -82,6 +85,14 @@ class Nvml:
         if card.mj is None:
             raise NvmlError("Not Supported")
         return card.mj
+
+    def nvmlDeviceGetComputeRunningProcesses(
+        self, handle: tuple[int, int]
+    ) -> list[SimpleNamespace]:
+        card = self._card(handle)
+        if card.lost:
+            raise NvmlError("GPU is lost")
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in card.computing]
 
     def nvmlDeviceGetEnforcedPowerLimit(self, handle: tuple[int, int]) -> int:
         self._card(handle)

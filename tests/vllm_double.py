@@ -4,18 +4,21 @@
 As much of vLLM's command line as the service uses. On SIGUSR1 its engine is dead, as the server of
 vLLM 0.20.2 shows it: `GET /health` answers 503, open streams end with an error event, new
 completions get 500 with the same words, and a second later the server ends itself with status 0.
-On SIGUSR2 its engine hangs, and the server does not know.
+On SIGUSR2 its engine hangs, and the server does not know. As vLLM's it has a core, a process in its
+session, here one that does not heed SIGTERM and does not end with it.
 """
 
 import sys
 from pathlib import Path
 
 MAIN = """
-import os, signal, sys, threading
+import os, signal, subprocess, sys, threading
 from multiprocessing import resource_tracker, shared_memory
 from completions_server import DyingServer
 flags = dict(zip(sys.argv[3::2], sys.argv[4::2]))
 assert sys.argv[1] == "serve", sys.argv
+core = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(float('{}'))"
+subprocess.Popen([sys.executable, "-I", "-S", "-c", core.format(os.environ["LIFE_S"])])
 memory = shared_memory.SharedMemory(create=True, size=4096)
 resource_tracker.unregister(memory._name, "shared_memory")  # as where the tracker is killed too
 print(f"segment={memory.name}", "offline=" + os.environ["HF_HUB_OFFLINE"], flush=True)

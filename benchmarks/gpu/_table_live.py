@@ -72,7 +72,7 @@ def overhead(found: Found) -> str:
     columns += ["p99 ms baseline", "ensemble", "ratio"]
     intervals = [
         (
-            "whole" if row["interval_ms"] is None else f"{row['interval_ms']:g} ms",
+            sending(row),
             *(number(row[name], 0) for name in ("tokens_per_s", "chunks_per_s", "p50_ms")),
         )
         for row in found.get("intervals", ())
@@ -88,6 +88,14 @@ def overhead(found: Found) -> str:
         + f"\n\nPostprocessing, one instance, one token a chunk, an engine that costs nothing: "
         f"{most or '-'} chunks/s on {found['machine']}.{failures}"
     )
+
+
+def sending(row: Found) -> str:
+    """How often streams send; results from before there was a budget have none."""
+    if row["interval_ms"] is None:
+        return "whole"
+    budget = row.get("budget_chunks_per_s")
+    return f"{row['interval_ms']:g} ms" + (f", {budget:g} chunks/s at most" if budget else "")
 
 
 def prefix(found: Found) -> str:

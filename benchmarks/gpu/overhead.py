@@ -7,10 +7,10 @@ both give the engine as many tokens: 128 in, template and all, and 64 out (`min_
 prompts are alike, so the engine's cache helps neither. perf_analyzer measures in turns, A B and
 then B A; rounds go on while the time lasts, and the first always ends.
 
-Then how often a stream should send: tokens/s with 128 in flight by `engine.chunk_interval_ms`, each
-in a stack of its own in front of the same engine, against answers that come whole. And the most
-chunks/s that the one postprocessing instance delivers on this machine, with an engine that costs
-nothing.
+Then how often a stream should send: tokens/s with 128 in flight by `engine.chunk_interval_ms` alone
+and with `engine.chunks_per_s`, each in a stack of its own in front of the same engine, against
+answers that come whole. And the most chunks/s that the one postprocessing instance delivers on this
+machine, with an engine that costs nothing.
 """
 
 import argparse
@@ -44,7 +44,8 @@ from sprout.serve import gguf, weights
 PROMPT_TOKENS, OUTPUT_TOKENS = 128, 64
 PROMPTS = 1024  # with their answers more than the engine's cache holds
 REQUESTS = {1: 5, 8: 32, 32: 96, 128: 256}  # that a measurement counts, by concurrency: seconds
-INTERVALS_MS = (0.0, 20.0, 50.0, 100.0)  # 20 is the default
+# chunk_interval_ms, chunks_per_s; the last is the default
+SENDING = ((0.0, 0.0), (20.0, 0.0), (50.0, 0.0), (100.0, 0.0), (20.0, 500.0), (20.0, 1000.0))
 MODELS = ("baseline", "ensemble")
 CEILING_TOKENS, CEILING_REQUESTS, CEILING_IN_FLIGHT, CEILING_RUNS = 256, 48, 16, 3
 IN_FORCE_S = 30.0
@@ -114,11 +115,13 @@ def measure(live: Live, joules: Joules, given: argparse.Namespace, found: dict[s
     found["intervals"].append({"interval_ms": None, **tokens(whole)})
     if live.cfg.engine.kind != "echo":
         found["alone_tokens_per_s"] = engine_alone(live, given, found["failures"])
-    for interval in INTERVALS_MS:
-        with second(live, given, work / f"interval-{interval:g}", interval) as other:
+    for interval, budget in SENDING:
+        folder = work / f"sending-{interval:g}-{budget:g}"
+        with second(live, given, folder, interval, budget) as other:
             pin_l0(other)
             streamed = runner.run(other.grpc, "ensemble", FULL, 0)
-            found["intervals"].append({"interval_ms": interval, **tokens(streamed)})
+            sending = {"interval_ms": interval, "budget_chunks_per_s": budget}
+            found["intervals"].append(sending | tokens(streamed))
     found["ceiling_chunks_per_s"] = ceiling(given, work, texts["ensemble"][0])
 
 
@@ -238,7 +241,9 @@ def tokens(seen: Measured | None) -> dict[str, float | None]:
     }
 
 
-def second(live: Live, given: argparse.Namespace, work: Path, interval_ms: float) -> Live:
+def second(
+    live: Live, given: argparse.Namespace, work: Path, interval_ms: float, chunks_per_s: float
+) -> Live:
     """One more stack in front of the same engine."""
     echo = live.cfg.engine.kind == "echo"
     return made(
@@ -246,13 +251,15 @@ def second(live: Live, given: argparse.Namespace, work: Path, interval_ms: float
         engine_url="echo" if echo else f"{live.engine_root}/v1",
         tokenizer=live.tokenizer_dir,
         engine__chunk_interval_ms=interval_ms,
+        engine__chunks_per_s=chunks_per_s,
     )  # fmt: skip
 
 
 def ceiling(given: argparse.Namespace, work: Path, prompt: str) -> list[float]:
     """Chunks/s with the echo engine, every token its own chunk."""
     file = write(work / "ceiling.json", [prompt], tokens=CEILING_TOKENS, stream=True)
-    options = {"engine_url": "echo", "engine__chunk_interval_ms": 0.0}
+    options = {"engine_url": "echo"}
+    options |= {"engine__chunk_interval_ms": 0.0, "engine__chunks_per_s": 0.0}
     with made(given, work / "ceiling", **options) as echo:
         return [
             profile(

@@ -33,6 +33,7 @@ from engine_load import (
     balanced,
     endings,
     engine,
+    wait_begun,
     wait_clean,
     wait_replaced,
 )
@@ -173,6 +174,7 @@ def test_every_request_ends_by_name_and_receipts_go_on(
     triton = stack.state()["processes"]["triton"]["pid"]
     limit_watts = NvmlMeter(SEEN[:1]).prior_watts
     with ClockWatch(stack), Load(stack, clients=CLIENTS, max_tokens=TOKENS) as load:
+        wait_begun(stack)
         at = time.monotonic()
         if blow is signal.SIGSTOP:
             os.killpg(victim, blow)

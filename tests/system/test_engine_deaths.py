@@ -13,7 +13,16 @@ from pathlib import Path
 
 import pytest
 import vllm_double
-from engine_load import ClockWatch, Load, balanced, endings, engine, wait_clean, wait_replaced
+from engine_load import (
+    ClockWatch,
+    Load,
+    balanced,
+    endings,
+    engine,
+    wait_begun,
+    wait_clean,
+    wait_replaced,
+)
 from outcomes import settled
 from waiting import wait_for
 
@@ -22,7 +31,7 @@ from sprout.serve.background import BackgroundStack
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(480)]
 
-BACK_S = 120.0
+BACK_S = 300.0  # a core that hangs behind its server is given 150 s
 
 
 @pytest.fixture(scope="module")
@@ -56,8 +65,9 @@ def stack(
         (signal.SIGKILL, "went away during the", "was killed by SIGKILL"),
         (signal.SIGUSR1, "EngineCore encountered an issue", "ended with status 0"),
         (signal.SIGSTOP, "went away during the", "/health: ReadTimeout"),
+        (signal.SIGUSR2, "hangs: ReadTimeout", "hangs: no token for"),
     ],
-    ids=["killed", "its core died", "hangs"],
+    ids=["killed", "its core died", "hangs", "its core hangs"],
 )
 def test_every_request_ends_by_name_and_service_comes_back(
     stack: BackgroundStack, blow: signal.Signals, words: str, problem: str
@@ -68,6 +78,7 @@ def test_every_request_ends_by_name_and_service_comes_back(
     victim, restarts = int(str(process["pid"])), int(str(process["restarts"]))
     triton = stack.state()["processes"]["triton"]["pid"]
     with ClockWatch(stack), Load(stack, clients=6, max_tokens=40) as load:
+        wait_begun(stack)
         at = time.monotonic()
         try:
             os.kill(victim, blow)

@@ -56,6 +56,7 @@ def stack(
         engine__tokenizer_dir=tokenizer_dir,
         engine__context_tokens=1024,
         engine__chunk_interval_ms=0,
+        engine__chunks_per_s=0,
     )
     with BackgroundStack(cfg) as running:
         yield running

@@ -78,7 +78,12 @@ class Server(TritonProcess):
         cfg = Config.model_validate(
             {
                 "stack": {"shm_dir": shm},
-                "engine": {"kind": "echo", "echo_tokens_per_s": 200, "chunk_interval_ms": 0},
+                "engine": {
+                    "kind": "echo",
+                    "echo_tokens_per_s": 200,
+                    "chunk_interval_ms": 0,
+                    "chunks_per_s": 0,
+                },
             }
         )
         values = placeholder_values(

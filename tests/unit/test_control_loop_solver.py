@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from control_grid import Grid, current, outcomes, started
+from control_grid import TTL_S, Grid, current, outcomes, started
 from waiting import PATIENCE_S, wait_beside
 
 from sprout.config import Config
@@ -112,6 +112,53 @@ def test_a_wish_is_followed_though_its_caller_is_gone_while_it_is_solved(
         await loop.step()
         assert store.setting("override")[0] == 150.0
         assert [entry.action for _, entry in store.audit(5)] == ["override"]
+
+    asyncio.run(scenario())
+
+
+def test_a_solver_that_hangs_holds_the_policy_up_for_one_time_to_live(
+    grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        loop, _ = await started(grid, store)
+        slow, wish = await override_in_hand(loop, monkeypatch)
+        for _ in range(3):
+            grid.now_s += TTL_S / 3
+            loop.live_on()
+            assert loop.publisher.since_issued_s() == 0
+        assert current(loop).counter == 1
+        grid.now_s += TTL_S / 3
+        loop.live_on()
+        assert loop.publisher.since_issued_s() == pytest.approx(TTL_S / 3)
+        grid.now_s += TTL_S
+        loop.live_on()
+        assert loop.publisher.policy() is None, "readers fall back to L0"
+        slow.go.set()
+        assert (await wish).intensity.g_per_kwh == 150.0
+        grid.now_s += TTL_S / 2
+        loop.live_on()  # no solver is at work: this is the loop's to do
+        assert loop.publisher.since_issued_s() == pytest.approx(TTL_S / 2)
+
+    asyncio.run(scenario())
+
+
+def test_the_policy_is_judged_while_a_solver_is_at_work(
+    grid: Grid, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        loop, _ = await started(grid, store, interval_s=0.001)
+        slow = Slow(monkeypatch)
+        loop.wishes.set_objective({"xi": 0.05}, reset=False)
+        running = asyncio.create_task(loop.run())
+        assert await asyncio.to_thread(slow.began.wait, PATIENCE_S)  # a step waits for it
+        monkeypatch.setattr(loop.guard, "look", lambda: "answers are worse")
+        await wait_beside(lambda: current(loop).paused)
+        assert loop.pause_reason == "answers are worse"
+        slow.go.set()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        assert current(loop).paused
 
     asyncio.run(scenario())
 

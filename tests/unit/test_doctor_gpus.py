@@ -3,13 +3,15 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from nvml_double import Card, Nvml
 
 from sprout.config import Config
-from sprout.serve.doctor_gpus import gpu_meter, parallel, visible
+from sprout.serve.doctor_gpus import gpu_memory, gpu_meter, parallel, visible
 from sprout.serve.finding import Finding, Mark
+from sprout.serve.state import StackLock, StackPaths
 
 HERE = ["GPU-aaaa", "GPU-bbbb", "GPU-abcd", "GPU-dddd"]
 
@@ -21,22 +23,25 @@ def four(monkeypatch: pytest.MonkeyPatch) -> Nvml:
     return nvml
 
 
-def found(
+def configured(
     tmp_path: Path,
     *args: str,
     kind: str = "vllm",
     gpus: tuple[int | str, ...] = (),
     meters: tuple[str, ...] = ("nvml",),
-    seen: str | None = None,
-) -> list[Finding]:
-    cfg = Config.model_validate(
+) -> Config:
+    return Config.model_validate(
         {
-            "stack": {"state_dir": tmp_path, "shm_dir": tmp_path},
+            "stack": {"state_dir": tmp_path, "shm_dir": tmp_path / "shm"},
             "engine": {"kind": kind, "vllm_args": args},
             "energy": {"gpus": gpus, "meters": meters},
         }
     )
-    return list(gpu_meter(cfg, {} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}))
+
+
+def found(tmp_path: Path, *args: str, seen: str | None = None, **more: Any) -> list[Finding]:
+    environ = {} if seen is None else {"CUDA_VISIBLE_DEVICES": seen}
+    return list(gpu_meter(configured(tmp_path, *args, **more), environ))
 
 
 def test_tensor_parallel_2_of_4_with_all_metered(four: Nvml, tmp_path: Path) -> None:
@@ -59,6 +64,34 @@ def test_what_cuda_is_shown_counts(four: Nvml, tmp_path: Path) -> None:
     assert wrong[0].remedy == 'energy.gpus = ["GPU-abcd"]'
     [few] = found(tmp_path, "-tp", "4", seen="0,1")
     assert (few.mark, few.found) == (Mark.BAD, "vLLM is to compute on 4 GPUs and sees 2")
+
+
+def test_a_vllm_of_several_hosts(four: Nvml, tmp_path: Path) -> None:
+    """Its GPUs here are compared; that there are others is a note, and nothing is wrong."""
+    for args, why in (
+        (("-tp", "2", "-pp", "2", "--nnodes", "2"), "(2 hosts)"),
+        (("-dp", "4", "--data-parallel-size-local", "2"), "(2 of 4 replicas are here)"),
+    ):
+        note, fine = found(tmp_path, *args, gpus=(0, 1))
+        assert (note.mark, fine.mark) == (Mark.NOTE, Mark.OK)
+        assert note.found == f"vLLM computes on other hosts, too {why}"
+        note, wrong, _ = found(tmp_path, *args, gpus=(1, 2))
+        assert "computes on GPU-aaaa" in wrong.found
+    [only] = found(tmp_path, "-dp", "4", "-dpl", "0")
+    assert only.found == "vLLM computes on other hosts, too (0 of 4 replicas are here)"
+    # Each host must have its own.
+    [few] = found(tmp_path, "-tp", "8", "-pp", "2", "--nnodes", "2")
+    assert (few.mark, few.found) == (Mark.BAD, "vLLM is to compute on 8 GPUs and sees 4")
+
+
+def test_workers_that_may_be_placed_on_other_hosts(four: Nvml, tmp_path: Path) -> None:
+    [note] = found(tmp_path, "-tp", "8", "--distributed-executor-backend", "ray")
+    assert note.mark is Mark.NOTE
+    assert "sees 4; --distributed-executor-backend ray may place the others" in note.found
+    [few] = found(tmp_path, "-tp", "8", "--distributed-executor-backend=mp")
+    assert few.mark is Mark.BAD
+    [fine] = found(tmp_path, "-tp", "2", "--distributed-executor-backend", "ray", gpus=(0, 1))
+    assert fine.mark is Mark.OK
 
 
 def test_a_mig_instance_is_metered_with_its_neighbours(four: Nvml, tmp_path: Path) -> None:
@@ -99,6 +132,37 @@ def test_no_driver_nothing_to_say(four: Nvml, tmp_path: Path) -> None:
     assert found(tmp_path) == []
 
 
+def test_who_else_is_on_the_engine_s_gpus(four: Nvml, tmp_path: Path) -> None:
+    cfg = configured(tmp_path, "-tp", "2")
+    assert list(gpu_memory(cfg, {})) == []
+    four.cards[1].computing = [(4711, 71_000 << 20), (4712, None)]
+    four.cards[2].computing = [(4713, 1 << 20)]  # not the engine's
+    [finding] = gpu_memory(cfg, {})
+    assert (finding.what, finding.mark) == ("gpu memory", Mark.NOTE)
+    assert finding.found == (
+        "on GPU-bbbb (NVIDIA H100 80GB HBM3): process 4711 (71000 MiB), "
+        "process 4712 (of unknown size)"
+    )
+    assert "--gpu-memory-utilization" in finding.remedy
+    [third] = gpu_memory(cfg, {"CUDA_VISIBLE_DEVICES": "2,0"})
+    assert "process 4713 (1 MiB)" in third.found
+    assert list(gpu_memory(cfg, {"CUDA_VISIBLE_DEVICES": "MIG-1"})) == []
+    four.cards[1].lost = True
+    assert list(gpu_memory(cfg, {})) == []
+    assert four.opened == 0
+
+
+def test_the_engine_of_a_stack_that_is_up_is_no_stranger(four: Nvml, tmp_path: Path) -> None:
+    four.cards[0].computing = [(4711, 71_000 << 20)]
+    cfg = configured(tmp_path)
+    paths = StackPaths.of(cfg)
+    paths.ensure()
+    with StackLock(paths):
+        assert list(gpu_memory(cfg, {})) == []
+    assert len(list(gpu_memory(cfg, {}))) == 1
+    assert list(gpu_memory(configured(tmp_path, kind="openai"), {})) == []
+
+
 @pytest.mark.parametrize(
     ("value", "wanted"),
     [
@@ -125,6 +189,11 @@ def test_what_cuda_makes_of_its_variable(value: str | None, wanted: list[str]) -
         (("--tensor-parallel-size", "2"), 2),
         (("--tensor_parallel_size=2", "-pp", "3"), 6),
         (("-tp=8", "--data-parallel-size", "2", "--tensor-parallel-size", "4"), 8),
+        (("-tp", "2", "-dp", "8", "--data-parallel-size-local", "4"), 8),
+        (("--data_parallel_size_local=0", "-dp", "8"), 0),
+        (("-tp", "2", "-dp", "8", "--data-parallel-rank", "3"), 2),
+        (("--tensor-parallel-size", "8", "--pipeline-parallel-size", "2", "--nnodes", "2"), 8),
+        (("-tp", "4", "-dp", "4", "-dpl", "2", "-n", "2"), 8),
     ],
 )
 def test_how_many_gpus_vllm_has(args: tuple[str, ...], wanted: int) -> None:

@@ -3,8 +3,10 @@
 
 from sprout.engines.base import Chunk, End, Reason
 from sprout.engines.joiner import ChunkJoiner
+from sprout.engines.pace import Pace
 
 END = End(Reason.LENGTH, 1, 1, 0, 0, 0, 0)
+OF_20_NS = Pace(20e-6, 0)
 
 
 def ids(chunk: Chunk | None) -> list[int] | None:
@@ -12,7 +14,7 @@ def ids(chunk: Chunk | None) -> list[int] | None:
 
 
 def test_first_leaves_at_once_then_joined() -> None:
-    joiner = ChunkJoiner(20)
+    joiner = ChunkJoiner(OF_20_NS)
     assert joiner.deadline_ns is None
     assert ids(joiner.add(Chunk([1]), 100)) == [1]
     assert joiner.add(Chunk([2]), 105) is None
@@ -23,7 +25,7 @@ def test_first_leaves_at_once_then_joined() -> None:
 
 
 def test_waiting_tokens_are_due_without_a_further_one() -> None:
-    joiner = ChunkJoiner(20)
+    joiner = ChunkJoiner(OF_20_NS)
     joiner.add(Chunk([1]), 0)
     joiner.add(Chunk([2]), 1)
     assert joiner.due(19) is None
@@ -32,12 +34,12 @@ def test_waiting_tokens_are_due_without_a_further_one() -> None:
 
 
 def test_slow_tokens_never_wait() -> None:
-    joiner = ChunkJoiner(20)
+    joiner = ChunkJoiner(OF_20_NS)
     assert [ids(joiner.add(Chunk([n]), n * 50)) for n in range(4)] == [[0], [1], [2], [3]]
 
 
 def test_end_takes_everything_along() -> None:
-    joiner = ChunkJoiner(20)
+    joiner = ChunkJoiner(OF_20_NS)
     joiner.add(Chunk([1]), 0)
     joiner.add(Chunk([2]), 1)
     last = joiner.add(Chunk([3], END), 2)
@@ -45,7 +47,7 @@ def test_end_takes_everything_along() -> None:
 
 
 def test_interval_of_zero_joins_nothing() -> None:
-    joiner = ChunkJoiner(0)
+    joiner = ChunkJoiner(Pace(0, 0))
     assert [ids(joiner.add(Chunk([n]), 7)) for n in range(3)] == [[0], [1], [2]]
 
 

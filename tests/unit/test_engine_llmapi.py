@@ -317,7 +317,11 @@ def test_many_at_once(engine: LlmApi) -> None:
 # In the slot.
 
 SLOT = SlotSettings(
-    engine="llmapi", llmapi_model=Path("/m"), chunk_interval_ms=0, cancellation_check_period_ms=5
+    engine="llmapi",
+    llmapi_model=Path("/m"),
+    chunk_interval_ms=0,
+    chunks_per_s=0,
+    cancellation_check_period_ms=5,
 )
 YES = np.array([True])
 

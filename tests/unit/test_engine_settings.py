@@ -26,6 +26,7 @@ def test_unset_means_the_configurations_defaults() -> None:
     assert settings.engine_queue == defaults.queue
     assert settings.engine_context_tokens == defaults.context_tokens
     assert settings.chunk_interval_ms == defaults.chunk_interval_ms
+    assert settings.chunks_per_s == defaults.chunks_per_s
     assert settings.repetition_penalty == defaults.repetition_penalty
     assert settings.shm_dir is None
     assert settings.exclude_input_in_output is True
@@ -37,6 +38,7 @@ def test_given() -> None:
             sprout_engine_url="http://127.0.0.1:1",
             sprout_engine_slots="8",
             sprout_chunk_interval_ms="2.5",
+            sprout_chunks_per_s="0",
             sprout_shm_dir="/dev/shm/x",
             sprout_node_id=str(2**64 - 1),
             exclude_input_in_output="False",
@@ -46,6 +48,7 @@ def test_given() -> None:
     )
     assert settings.engine == "llama_cpp"
     assert (settings.engine_slots, settings.chunk_interval_ms) == (8, 2.5)
+    assert settings.chunks_per_s == 0
     assert (settings.shm_dir, settings.node_id) == (Path("/dev/shm/x"), 2**64 - 1)
     assert (settings.exclude_input_in_output, settings.enable_kv_cache_reuse) == (False, True)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from engine_fakes import FakeResponder
-from waiting import wait_for
+from waiting import PATIENCE_S, wait_for
 
 from sprout.engines import marks
 from sprout.engines.base import Chunk, End, Generation, Reason, Sink
@@ -21,7 +21,9 @@ from sprout.engines.slot import Slot
 from sprout.errors import EngineBusy, EngineUnavailable, RequestError, UnsupportedOption
 from sprout_ext.ledger import Counter, Phase, Role, Segment, SegmentReader, segments
 
-ECHO = SlotSettings(engine="echo", chunk_interval_ms=0, cancellation_check_period_ms=10)
+ECHO = SlotSettings(
+    engine="echo", chunk_interval_ms=0, chunks_per_s=0, cancellation_check_period_ms=10
+)
 YES = np.array([True])
 
 
@@ -340,6 +342,204 @@ def test_many_at_once_leave_nothing(slot: Callable[..., Slot]) -> None:
     assert not made._waiting
 
 
+# How often streams send, with a clock of the test's own.
+
+MS = 1_000_000
+
+
+class Paced:
+    """A slot with streams that get tokens by hand."""
+
+    def __init__(self, streams: int = 0, **more: Any) -> None:
+        self.now_ns = 0
+        self.engine = ByHand()
+        given = {"chunk_interval_ms": 20, "chunks_per_s": 1000} | more
+        self.slot = Slot(settings(**given), self.engine, clock=lambda: self.now_ns)
+        self.streams = [self.stream() for _ in range(streams)]
+
+    def stream(self, responder: FakeResponder | None = None) -> tuple[FakeResponder, Sink]:
+        responder = responder or FakeResponder()
+        self.slot.accept("", request(streaming=YES), responder)
+        return responder, self.engine.sinks[-1]
+
+    def token(self, token: int, at_ms: float) -> None:
+        """One for each stream; all of it is handled as this returns."""
+        self.now_ns = round(at_ms * MS)
+        for _, sink in self.streams:
+            sink.on_chunk(Chunk([token]), self.now_ns)
+        self.settle()
+
+    def settle(self) -> None:
+        """The sender takes one thing after the other: what was there before this is behind it."""
+        whole = FakeResponder()
+        self.slot.accept("", request(), whole)
+        self.engine.sinks[-1].on_chunk(Chunk([9], end(output_tokens=1)), self.now_ns)
+        whole.wait()
+
+    def end(self, streams: int) -> None:
+        """Of the first so many."""
+        for _, sink in self.streams[:streams]:
+            sink.on_chunk(Chunk([], end()), self.now_ns)
+        self.streams = self.streams[streams:]
+        self.settle()
+
+    @property
+    def chunks(self) -> set[tuple[tuple[int, ...], ...]]:
+        """Ids by chunk; one member where it went alike for all streams."""
+        return {
+            tuple(tuple(tensors["output_ids"].ravel().tolist()) for tensors in responder.sent)
+            for responder, _ in self.streams
+        }
+
+
+@pytest.fixture
+def paced() -> Iterator[Callable[..., Paced]]:
+    made: list[Paced] = []
+
+    def make(streams: int = 0, **more: Any) -> Paced:
+        made.append(Paced(streams, **more))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.slot.close()
+
+
+@pytest.mark.parametrize(
+    ("streams", "chunks_per_s", "interval_ms"),
+    [(1, 1000, 20), (8, 1000, 20), (32, 1000, 32), (128, 1000, 128), (128, 0, 20), (8, 100, 80)],
+)
+def test_the_interval_follows_the_load(
+    paced: Callable[..., Paced], streams: int, chunks_per_s: float, interval_ms: float
+) -> None:
+    made = paced(streams, chunks_per_s=chunks_per_s)
+    made.token(1, at_ms=0)
+    assert made.chunks == {((1,),)}  # the first leaves at once, whatever the load
+    made.token(2, at_ms=1)
+    made.token(3, at_ms=interval_ms - 0.001)
+    assert made.chunks == {((1,),)}
+    made.now_ns = interval_ms * MS
+    wait_for(lambda: made.chunks == {((1,), (2, 3))})  # nothing further comes from the engine
+    made.token(4, at_ms=interval_ms + 1)
+    answers = [responder for responder, _ in made.streams]
+    made.end(streams)
+    for answer in answers:  # the last leaves with its end
+        assert [t["output_ids"].ravel().tolist() for t in answer.sent] == [[1], [2, 3], [4]]
+
+
+def test_tokens_slower_than_the_interval_never_wait(paced: Callable[..., Paced]) -> None:
+    made = paced(64)
+    for number in range(4):
+        made.token(number, at_ms=number * 64)
+    assert made.chunks == {((0,), (1,), (2,), (3,))}
+
+
+def test_the_interval_shrinks_as_streams_end(paced: Callable[..., Paced]) -> None:
+    made = paced(128)
+    made.token(1, at_ms=0)
+    made.token(2, at_ms=1)
+    made.token(3, at_ms=50)
+    assert made.chunks == {((1,),)}
+    made.end(88)
+    wait_for(lambda: made.chunks == {((1,), (2, 3))})  # 40 are left, so 40 ms
+
+
+def test_only_streams_at_work_count(paced: Callable[..., Paced]) -> None:
+    made = paced(2)
+    for _ in range(100):  # these wait for the engine
+        made.stream()
+    for sink in made.engine.sinks[2:]:
+        sink.on_scheduled(0)
+    for _ in range(100):  # whole answers
+        made.slot.accept("", request(), FakeResponder())
+        made.engine.sinks[-1].on_chunk(Chunk([1]), 0)
+    made.token(1, at_ms=0)
+    assert made.slot.pace.interval_ns == 20 * MS
+
+
+def test_streams_that_fail_or_are_given_up_count_no_more(paced: Callable[..., Paced]) -> None:
+    made = paced(96)
+    made.token(1, at_ms=0)
+    assert made.slot.pace.interval_ns == 96 * MS
+    for number, (responder, sink) in enumerate(made.streams):
+        if number % 3 == 0:
+            sink.on_error(EngineUnavailable("gone"))
+        elif number % 3 == 1:
+            responder.cancelled = True
+        else:
+            sink.on_chunk(Chunk([2], end()), 0)
+    for responder, _ in made.streams:
+        responder.wait()
+    assert made.slot.pace.interval_ns == 20 * MS
+    assert not made.slot._waiting
+
+
+class Slow(FakeResponder):
+    """Holds the sender up from its first response until it is let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun, self.let_go = threading.Event(), threading.Event()
+
+    def send(self, tensors: Any, final: bool) -> None:
+        self.begun.set()
+        assert self.let_go.wait(PATIENCE_S)
+        super().send(tensors, final)
+
+
+def test_a_first_token_does_not_wait_for_a_hundred_that_are_due(
+    paced: Callable[..., Paced],
+) -> None:
+    order: list[str] = []
+
+    class Named(FakeResponder):
+        def __init__(self, name: str) -> None:
+            super().__init__()
+            self.name = name
+
+        def send(self, tensors: Any, final: bool) -> None:
+            order.append(self.name)
+            super().send(tensors, final)
+
+    made, slow = paced(), Slow()
+    made.streams = [made.stream(Named("due")) for _ in range(100)]
+    made.token(1, at_ms=0)
+    made.token(2, at_ms=1)
+    order.clear()
+    made.stream(slow)[1].on_chunk(Chunk([1]), made.now_ns)
+    assert slow.begun.wait(PATIENCE_S)
+    made.now_ns = 500 * MS  # all are due as it goes on
+    made.stream(Named("new"))[1].on_chunk(Chunk([1]), made.now_ns)
+    slow.let_go.set()
+    wait_for(lambda: len(order) == 101)
+    assert order[:2] == ["due", "new"]
+
+
+def test_what_came_while_sending_lagged_is_joined(paced: Callable[..., Paced]) -> None:
+    made, slow = paced(1), Slow()
+    made.token(1, at_ms=0)
+    made.stream(slow)[1].on_chunk(Chunk([1]), made.now_ns)
+    assert slow.begun.wait(PATIENCE_S)
+    made.now_ns = 100 * MS
+    for token, at_ms in ((2, 25), (3, 50), (4, 75)):  # each would have been due by its own time
+        made.streams[0][1].on_chunk(Chunk([token]), at_ms * MS)
+    slow.let_go.set()
+    made.settle()
+    assert made.chunks == {((1,), (2,))}
+    made.now_ns = 120 * MS
+    wait_for(lambda: made.chunks == {((1,), (2,), (3, 4))})
+
+
+def test_order_and_every_token_under_a_tight_budget(slot: Callable[..., Slot]) -> None:
+    made = slot(echo_tokens_per_s=1000, chunks_per_s=200)
+    responders = [ask(made, streaming=YES, tokens=60) for _ in range(24)]
+    for responder in responders:
+        assert responder.wait().ids == [5, 6, 7] * 20
+        assert len(responder.sent[0]["output_ids"].ravel()) == 1
+        assert len(responder.sent) < 60
+    assert made.pace.interval_ns == 0
+
+
 # The ledger, with a real one.
 
 
@@ -415,6 +615,7 @@ def test_ledger_of_refused_failed_and_cancelled(
     assert counters[Counter.ENGINE_FAILED] == 3
     assert counters[Counter.ENGINE_BUSY] == 1
     assert counters[Counter.ENGINE_CANCELLED] == 1
+    assert counters[Counter.CHUNKS] == 1  # the failed one's; nothing was sent of the cancelled one
 
 
 def test_ticket_of_nobody_is_counted_and_served(slot: Callable[..., Slot], tmp_path: Path) -> None:
@@ -423,6 +624,17 @@ def test_ticket_of_nobody_is_counted_and_served(slot: Callable[..., Slot], tmp_p
     assert responder.ids == [5, 6, 7, 5]
     [reader] = segments(tmp_path)
     assert reader.counters()[Counter.UNATTRIBUTED] == 1
+    assert reader.counters()[Counter.CHUNKS] == 1
+
+
+def test_an_answer_that_ends_at_once_is_a_chunk(slot: Callable[..., Slot], tmp_path: Path) -> None:
+    """Its end was the engine's work, unlike that of one that a client gave up."""
+    engine = ByHand()
+    made = slot(engine, shm_dir=tmp_path)
+    responder = ask(made, streaming=YES)
+    engine.sinks[0].on_chunk(Chunk([], end(Reason.END_ID)), time.monotonic_ns())
+    assert responder.wait().ids == []
+    [reader] = segments(tmp_path)
     assert reader.counters()[Counter.CHUNKS] == 1
 
 

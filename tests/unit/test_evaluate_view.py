@@ -149,6 +149,21 @@ def test_why_the_share_is_not_known(
     assert evaluate.saved(Config()) == {"not_known": why}
 
 
+@pytest.mark.parametrize("unmetered", [1, 2])
+def test_the_share_is_of_what_was_metered_where_that_is_nearly_all(
+    monkeypatch: pytest.MonkeyPatch, unmetered: int
+) -> None:
+    control = pb.ArmTotals(arm="control", outcomes=100, carbon_g=198.0, unmetered=unmetered)
+    totals = [control, pb.ArmTotals(arm="L1", outcomes=100, carbon_g=100.0)]
+    monkeypatch.setattr(operator, "status", lambda _: pb.Status(arms=totals))
+    monkeypatch.setattr(operator, "evaluations", lambda _: [])
+    found = evaluate.saved(Config())
+    if unmetered > 1:
+        assert found["not_known"].startswith("over 1 % of an arm were not metered")
+    else:
+        assert (found["requests"], found["attributed_g"]) == (100, pytest.approx(100.0))
+
+
 def test_without_a_control_plane_the_share_is_not_known_either(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -590,12 +590,17 @@ def test_overhead_is_shown_with_what_failed(monkeypatch: pytest.MonkeyPatch) -> 
         "intervals": [
             {"interval_ms": None, **overhead.tokens(None)},
             {"interval_ms": 20.0, "tokens_per_s": 5000.0, "chunks_per_s": 2500.0, "p50_ms": 9.0},
+            {
+                "interval_ms": 20.0, "budget_chunks_per_s": 1000.0,
+                "tokens_per_s": 5500.0, "chunks_per_s": 900.0, "p50_ms": 8.0,
+            },
         ],
         "ceiling_chunks_per_s": [9000.0, 9100.0], "alone_tokens_per_s": 6000.0,
     }  # fmt: skip
     text = table.render([{"measurement": "overhead", **HEAD, **found}])
     assert "| 128 | parts | 1 | 256 | 100.00 | 80.00 | 0.800 (0.800 to 0.800) |" in text
     assert "| 20 ms | 5000 | 2500 | 9 |" in text
+    assert "| 20 ms, 1000 chunks/s at most | 5500 | 900 | 8 |" in text
     assert "| whole | - | - | - |" in text
     assert "| none: the engine's own API, whole | 6000 |" in text
     assert "9000, 9100 chunks/s" in text

@@ -122,6 +122,8 @@ def test_an_older_store_is_brought_up_to_date(tmp_path: Path) -> None:
     path = tmp_path / "c.sqlite"
     Store(path).close()
     with sqlite3.connect(path) as db:  # as version 1 left it
+        db.execute("DROP INDEX unmetered")
+        db.execute("ALTER TABLE totals DROP COLUMN unmetered")
         db.execute("ALTER TABLE outcomes DROP COLUMN tenant")
         db.execute("DROP TABLE evaluations")
         db.execute("PRAGMA user_version = 1")

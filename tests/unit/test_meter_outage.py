@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flights import ended, opened
 from nvml_double import Card, Nvml
 
 from sprout.agent.drain import Drain
@@ -21,7 +22,7 @@ from sprout.energy.meters import NodeMeter
 from sprout.energy.nvml import RETRY_S, NvmlMeter
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.clock import ClockReader, ClockWriter
-from sprout_ext.ledger import Flights, Phase, Role, Segment
+from sprout_ext.ledger import Flights, Role, Segment
 
 MJ = 10_000  # that a GPU uses in a tick
 REQUEST_J = 2 * 2 * MJ / 1e3  # alone on two GPUs over two ticks
@@ -66,34 +67,12 @@ class Node:
 
     def request(self) -> float:
         """One that is active over two ticks; the joules of its receipt, nan = none."""
-        ticket = self.segment.open_flight(
-            level=0,
-            flags=0,
-            policy_version=VERSION,
-            policy_seed=0,
-            sequence=0,
-            task=b"",
-            input_tokens=1,
-            max_tokens=9,
-            opened_ns=time.monotonic_ns(),
-            intensity_g_per_kwh=100.0,
-            pue=1.0,
-            embodied_g_per_s=0.0,
-        )
+        ticket = opened(self.segment, policy_version=VERSION)
         assert self.flights.scheduled(ticket, time.monotonic_ns())
         time.sleep(0.002)
         self.tick()
         time.sleep(0.002)
-        done = self.flights.finished(
-            ticket,
-            Phase.FINISHED,
-            input_tokens=1,
-            output_tokens=2,
-            first_scheduled_ns=0,
-            first_token_ns=0,
-            last_token_ns=time.monotonic_ns(),
-        )
-        assert done
+        assert ended(self.flights, ticket)
         self.tick()
         receipt = self.flights.land(ticket, time.monotonic_ns(), self.reader)
         assert receipt is not None
@@ -166,8 +145,13 @@ def test_an_outage_teaches_nothing_and_its_joules_are_nobody_s(
     assert [o.HasField("carbon_g") for o in outcomes] == [not o.unmetered for o in outcomes]
     assert all(o.ending == pb.ENDING_DELIVERED for o in outcomes)
     count, joules, totals = learnt(node, tmp_path)
-    assert (count, joules) == (2, pytest.approx(REQUEST_J))
-    assert (totals["L0"]["outcomes"], totals["unmetered"]["outcomes"]) == (2, 4)
+    # e is that of the metered, for as long as all took that began after the first of them.
+    metered_s = sum(o.device_seconds for o in outcomes if not o.unmetered)
+    all_s = sum(o.device_seconds for o in outcomes)
+    expected_j = 2 * REQUEST_J / metered_s * all_s / len(outcomes)
+    assert (count, joules) == (2, pytest.approx(expected_j))
+    assert (totals["L0"]["outcomes"], totals["L0"]["unmetered"]) == (6, 4)
+    assert totals["L0"]["energy_joules"] == pytest.approx(2 * REQUEST_J)
     # Nothing is lost of what the GPUs counted, and nothing is made.
     sample = node.drain.sample
     parts = sample.settled_joules + sample.idle_joules + sample.unattributed_joules
@@ -199,4 +183,4 @@ def test_a_driver_that_was_reloaded_is_an_outage_too(node: Node, tmp_path: Path)
     assert node.request() == pytest.approx(REQUEST_J, rel=1e-6)
     count, joules, totals = learnt(node, tmp_path)
     assert (count, joules) == (1, pytest.approx(REQUEST_J))
-    assert totals["unmetered"]["outcomes"] == 2
+    assert totals["L0"]["unmetered"] == 2

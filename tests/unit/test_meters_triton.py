@@ -194,6 +194,48 @@ def test_a_gpu_that_triton_tells_of_no_more_is_missed(triton: Triton) -> None:
     meter.close()
 
 
+@pytest.mark.parametrize(
+    ("pages", "joules"),
+    [
+        (({"GPU-a": 1}, {"GPU-a": 3}), 3.0),  # its counter began anew
+        (({"GPU-c": 1000}, {"GPU-c": 1002}), 2.0),
+    ],
+)
+def test_a_new_triton_is_not_missed_the_gpus_of_the_one_before(
+    triton: Triton, pages: tuple[dict[str, int], ...], joules: float
+) -> None:
+    triton.show(10, 5)
+    meter = Meter(triton)
+    for page in pages:
+        triton.body = "".join(
+            f'nv_energy_consumption{{gpu_uuid="{uuid}"}} {raw}\n' for uuid, raw in page.items()
+        )
+        counted = meter.read()
+    assert counted == joules
+    assert (meter.meter.problem, meter.meter.whole) == ("", True)
+    meter.close()
+
+
+def test_a_false_low_reading_is_no_new_triton(triton: Triton) -> None:
+    triton.show(10, 5)
+    meter = Meter(triton)
+    for raw in (1, 12):
+        triton.body = f'nv_energy_consumption{{gpu_uuid="GPU-a"}} {raw}\n'
+        meter.read()
+    assert meter.meter.problem.endswith("of GPU-b")
+    meter.close()
+
+
+def test_a_named_gpu_is_missed_of_a_new_triton_too(triton: Triton) -> None:
+    triton.show(10, 5)
+    meter = Meter(triton, gpus=["GPU-a", "GPU-b"])
+    for raw in (1, 3):
+        triton.body = f'nv_energy_consumption{{gpu_uuid="GPU-a"}} {raw}\n'
+        meter.read()
+    assert meter.meter.problem.endswith("of GPU-b")
+    meter.close()
+
+
 def test_waits_for_a_triton_that_is_not_up_yet(triton: Triton) -> None:
     triton.stop()
     meter = Meter(triton, Memory(5.0), fallback_watts=24.0)

@@ -114,7 +114,10 @@ def busy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stub, str]]
         found = pb.ReportEvaluationRequest(evaluation=evaluation())
         stub.ReportEvaluation(found, timeout=WAIT_S)
         ending = {"ending": pb.ENDING_FAILED, "control": True, "energy_estimated": True}
-        report(stub, outcome(1), outcome(2, level=1), outcome(3, **ending), active=2, spooled=5)
+        gap = outcome(4, level=1, unmetered=True)
+        report(
+            stub, outcome(1), outcome(2, level=1), outcome(3, **ending), gap, active=2, spooled=5
+        )
         report(stub, outcome(1), node="node-b", active=1, dropped=4, meter_problem="a GPU is lost")
         with pytest.raises(grpc.RpcError):
             report(stub, outcome(0))
@@ -203,6 +206,8 @@ def test_what_was_reported_is_counted(busy: tuple[Stub, str]) -> None:
     found = scrape(busy[1])
     assert value(found, "sprout_outcomes_total", arm="L0", ending="delivered") == 1
     assert value(found, "sprout_outcomes_total", arm="control", ending="failed") == 1
+    assert value(found, "sprout_outcomes_total", arm="L1", ending="delivered") == 2
+    assert value(found, "sprout_outcomes_unmetered_total", arm="L1") == 1
     assert value(found, "sprout_energy_joules_total", arm="L1") == 5
     assert value(found, "sprout_carbon_grams_total", arm="L1", series=FORGOTTEN) == 0.25
     assert value(found, "sprout_output_tokens_total", arm="control") == 20

@@ -28,6 +28,7 @@ def samples(joules: Floats, propensity: Floats | None = None, age: Floats | None
         input_tokens=np.full(n, 50.0),
         output_tokens=joules * 2,
         propensity=np.ones(n) if propensity is None else propensity,
+        metered=np.ones(n, np.bool_),
         energy_estimated=True,
         age_s=3.0,
     )
@@ -99,6 +100,53 @@ def test_standard_errors_hold() -> None:
         truth = math.exp(0.125)
         inside += abs(found.energy_joules - truth) < 2 * found.energy_se_joules
     assert 0.90 < inside / 400 < 0.985
+
+
+# --- what was not metered -------------------------------------------------------------------------
+
+
+def gapped(rng: np.random.Generator, mean_s: float, n: int, period_s: float = 60.0) -> Samples:
+    """100 J a second each, give and take; a reading is missed each minute, and with it 2 s."""
+    start, took = rng.uniform(0, 1e6, n), rng.exponential(mean_s, n)
+    s = samples(took * 100 * rng.lognormal(-0.02, 0.2, n))
+    into = start % period_s
+    metered = (into >= 2) & (into + took < period_s)
+    joules = np.where(metered, s.energy_joules, 0.0)
+    return replace(s, energy_joules=joules, device_seconds=took, metered=metered)
+
+
+def test_gaps_meet_long_answers_and_make_none_look_short() -> None:
+    """20 s against 8 s: 60 % less. Of those alone that no gap met it would be 44 %."""
+    rng = np.random.default_rng(3)
+    l0, l1 = gapped(rng, 20, 40_000), gapped(rng, 8, 40_000)
+    spared = [s.energy_joules[s.metered].mean() for s in (l0, l1)]
+    assert 1 - spared[1] / spared[0] == pytest.approx(0.44, abs=0.02)
+    found = [estimate(s, half_life_outcomes=math.inf) for s in (l0, l1)]
+    assert 1 - found[1].energy_joules / found[0].energy_joules == pytest.approx(0.6, abs=0.02)
+    assert [m.device_seconds for m in found] == pytest.approx([20, 8], rel=0.03)
+    assert [m.outcomes for m in found] == [s.metered.sum() for s in (l0, l1)]
+
+
+def test_standard_errors_hold_with_gaps() -> None:
+    rng = np.random.default_rng(7)
+    inside = 0
+    for _ in range(400):
+        found = estimate(gapped(rng, 8, 300), half_life_outcomes=math.inf)
+        assert found.energy_se_joules is not None
+        inside += abs(found.energy_joules - 800) < 2 * found.energy_se_joules
+    assert 0.90 < inside / 400 < 0.985
+
+
+def test_of_none_that_was_metered_nothing_is_known() -> None:
+    s = replace(samples(np.array([7.0, 8.0])), metered=np.zeros(2, np.bool_))
+    assert estimate(s, half_life_outcomes=10) is NOTHING
+
+
+def test_one_that_was_metered_gives_its_rate_and_no_error() -> None:
+    s = replace(samples(np.array([10.0, 0.0])), metered=np.array([True, False]))
+    found = estimate(replace(s, device_seconds=np.array([1.0, 3.0])), half_life_outcomes=math.inf)
+    assert (found.energy_joules, found.device_seconds) == (pytest.approx(20.0), pytest.approx(2.0))
+    assert (found.outcomes, found.energy_se_joules) == (1, None)
 
 
 # --- outliers ------------------------------------------------------------------------------------

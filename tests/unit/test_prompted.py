@@ -4,6 +4,7 @@
 import asyncio
 import itertools
 import os
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,11 +15,13 @@ import grpc
 import httpx
 import numpy as np
 import pytest
+from control_grid import TTL_S
 from control_plane import WAIT_S, configure, first, running, stub_of
 from predicted_synthetic import PACK, write
 from round_priors import ROUND_PRIORS
 from some_evaluation import evaluation
 from test_control_loop import Grid, current, make, shares
+from waiting import wait_beside
 
 from sprout.agent.policy import board_policy
 from sprout.config import Config, ControlConfig, PromptConfig, TenantConfig
@@ -374,6 +377,37 @@ def test_a_pause_waits_for_no_prices(
         await asking
         assert current(loop).paused
         assert without(loop) == "paused"
+
+    asyncio.run(scenario())
+
+
+def test_the_policy_lives_on_while_prices_are_set(
+    grid: Grid, store: Store, file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario() -> None:
+        loop = await started(grid, store, file, interval_s=0.001)
+        at_work, go_on = threading.Event(), threading.Event()
+        real = prices.price
+
+        def slow(*args: Any) -> Any:
+            at_work.set()
+            assert go_on.wait(WAIT_S)
+            return real(*args)
+
+        monkeypatch.setattr(prices, "price", slow)
+        asking = asyncio.create_task(loop.set_objective({"xi": 0.05}))
+        assert await asyncio.to_thread(at_work.wait, WAIT_S)
+        running = asyncio.create_task(loop.run())  # its step waits, too
+        for _ in range(2):
+            grid.now_s += 0.4 * TTL_S
+            await wait_beside(lambda: loop.publisher.since_issued_s() == 0)
+        grid.now_s += 0.4 * TTL_S  # longer than it would have lived
+        assert current(loop).counter == 1
+        go_on.set()
+        await asking
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
 
     asyncio.run(scenario())
 

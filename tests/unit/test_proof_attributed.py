@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from proof_coverage import REQUEST_METHODS, delta_log_t, moments_of, request_coverage
 from scipy import stats
 
-from sprout.proof.attributed import MIN_REQUESTS, Effect, Group, compare, moments
+from sprout.proof.attributed import MIN_REQUESTS, Carried, Effect, Group, Moments, compare, moments
 from sprout.proof.capacity import Freed, freed
 from sprout.proof.interval import Absent, Interval, saved_of_log_ratio, student_t
 
@@ -111,6 +112,52 @@ def test_groups_of_one_probability_are_one_group(
 def test_coverage(control: int, sigma: float, least: float) -> None:
     covered = request_coverage(delta_log_t, control=control, sigma=sigma, runs=1500, seed=control)
     assert least <= covered <= 0.97
+
+
+def gapped(rng: np.random.Generator, n: int, mean_s: float, probability: float) -> Carried:
+    """n answers of mean_s seconds and 1 J/s, give and take; gaps meet the long ones."""
+    seconds = rng.exponential(mean_s, n)
+    joules = seconds * rng.lognormal(-0.08, 0.4, n)
+    metered = rng.random(n) < np.exp(-seconds / 3)
+
+    def part(own: NDArray[np.bool_]) -> Moments:
+        x, s = joules[own], seconds[own]
+        sums = (x.sum(), x @ x, s.sum(), s @ s, x @ s)
+        return moments([Group(probability, int(own.sum()), *map(float, sums))])
+
+    return Carried(part(metered), part(~metered))
+
+
+def test_coverage_where_gaps_meet_long_answers() -> None:
+    """60 % less; those alone that were metered would say 47 %."""
+    rng = np.random.default_rng(11)
+    hits, plain, runs = 0, [], 1000
+    for _ in range(runs):
+        policy, control = gapped(rng, 1800, 0.8, 0.9), gapped(rng, 200, 2.0, 0.1)
+        found = compare(policy, control)
+        assert isinstance(found, Effect)
+        hits += found.saved.low <= 0.6 <= found.saved.high
+        plain.append(1 - policy.known.mean / control.known.mean)
+    assert np.mean(plain) < 0.5
+    assert 0.92 <= hits / runs <= 0.97
+
+
+def test_with_all_metered_it_is_the_plain_mean() -> None:
+    rng = np.random.default_rng(12)
+    joules, seconds = rng.gamma(2, 10, 50), rng.gamma(2, 1, 50)
+    sums = (joules.sum(), joules @ joules, seconds.sum(), seconds @ seconds, joules @ seconds)
+    known = moments([Group(0.5, 50, *map(float, sums))])
+    arm = Carried(known, Moments())
+    assert (arm.mean, arm.requests, arm.unmetered) == (pytest.approx(joules.mean()), 50, 0)
+    assert arm.variance_of_mean == pytest.approx(known.variance_of_mean)
+
+
+def test_of_none_that_was_metered_nothing_is_told() -> None:
+    blind = Carried(Moments(), moments([Group(1.0, 50, 0.0, 0.0, 50.0, 50.0)]))
+    found = compare(moments([group([1.0] * 50)]), blind)
+    assert found == Absent(
+        "0 requests in the control group that were metered; an interval needs 30"
+    )
 
 
 def test_no_interval_of_those_compared_covers_more() -> None:

@@ -341,6 +341,31 @@ def test_feedback_is_compared_by_level(made: Made, feed: Feed) -> None:
     assert "2.2 % of as many at L0" in reason
 
 
+def test_a_meter_that_stands_still_hides_no_bad_answer(made: Made, feed: Feed) -> None:
+    guard = guard_of(made, feed)
+    number = made.policy()
+    span = {"since": 0.0, "until": 1.0, "unmetered": True}
+    made.outcomes(number, 500, level=0, control=True, output_tokens=5, **span)
+    made.outcomes(number, 500, level=1, output_tokens=1000, **span)
+    reason = guard.look()
+    assert reason is not None
+    assert "truncation in 100.0 % of 500 requests" in reason
+
+
+def test_complaints_of_an_outage_have_their_requests(made: Made, feed: Feed) -> None:
+    """2 % at both sides; against those alone that were metered it would be 20 % at L1."""
+    guard = guard_of(made, feed)
+    number = made.policy()
+    made.outcomes(number, 2000, level=0, since=0, until=1)
+    made.outcomes(number, 200, level=1, since=0, until=1)
+    made.outcomes(number, 1800, level=1, since=0, until=1, unmetered=True)
+    for level in (0, 1):
+        made.feedback(number, "regenerate", level, 40)
+    assert guard.look() is None
+    regenerate = next(v for v in guard.verdicts if v.kind == "regenerate")
+    assert (regenerate.policy.requests, regenerate.policy.wrong) == (2000, 40)
+
+
 def test_where_prompts_choose_truncation_counts_and_feedback_by_level_does_not(
     made: Made, feed: Feed
 ) -> None:

@@ -63,20 +63,93 @@ def test_sums_by_every_grouping(made: Made) -> None:
     assert by["arm"]["probe"].without_grams == 5
 
 
-def test_what_was_not_metered_is_apart_and_in_no_comparison(made: Made) -> None:
+def lose_meter(made: Made, condition: str) -> None:
+    """Outcomes of which this holds were active while a meter stood still."""
+    with sqlite3.connect(made.path) as db:
+        db.execute(
+            "UPDATE outcomes SET flags = flags | 512, eligible = 0, carbon_g = NULL, "
+            f"energy_joules = 0.3 * energy_joules WHERE {condition}"
+        )
+        db.commit()
+    db.close()
+
+
+def test_what_was_not_metered_is_in_every_line_but_its_joules_are_in_none(made: Made) -> None:
     version = made.policy()
     made.mixed(version, 1000, 0, HOUR)
     without = report(made)
-    unmetered = {"unmetered": True, "energy_joules": 0.0, "carbon_g": None}
-    made.outcomes(version, 300, level=1, since=0, until=HOUR, **unmetered)
-    made.outcomes(version, 200, level=0, since=0, until=HOUR, control=True, **unmetered)
+    made.outcomes(version, 300, level=1, since=0, until=HOUR, unmetered=True, output_tokens=1000)
+    made.outcomes(0, 5, level=0, since=0, until=HOUR, probe=True, carbon_g=None, unmetered=True)
     found = report(made)
-    assert found.attributed == without.attributed
-    for name in ("arm", "level", "task", "tenant", "zone"):
-        lines = {line.name: line for line in found.lines[name]}
-        apart = lines.pop("unmetered")
-        assert (apart.requests, apart.joules, apart.grams) == (500, 0.0, {})
-        assert lines == {line.name: line for line in without.lines[name]}
+    for name, key in {"arm": "L1", "level": "L1", "task": "chat", "zone": "NL"}.items():
+        lines, before = (
+            {line.name: line for line in lines[name]} for lines in (found.lines, without.lines)
+        )
+        now, was = lines[key], before[key]
+        assert (now.requests, now.unmetered, was.unmetered) == (was.requests + 300, 300, 0)
+        assert (now.joules, now.grams, now.with_grams) == (was.joules, was.grams, was.with_grams)
+        assert now.without_grams == 0
+        assert now.tokens == was.tokens + 300_000
+        assert report_text.cells(now)[0] == f"{now.requests} (300 not metered)"
+        assert report_text.cells(now)[3] == f"{was.joules / was.requests:.3g}"
+    probe = next(line for line in found.lines["arm"] if line.name == "probe")
+    assert (probe.requests, probe.unmetered, probe.joules) == (5, 5, 0.0)
+    assert report_text.cells(probe)[3] == "not known"
+    assert sum(part.joules for part in found.timeline) == pytest.approx(
+        sum(part.joules for part in without.timeline)
+    )
+    truncation, _ = found.guard.tallies["truncation"]
+    assert (truncation.requests, truncation.wrong) == (100, 25)  # of 1200; as many as at L0
+
+
+def test_a_meter_that_stands_still_does_not_change_the_saving(made: Made) -> None:
+    """A reading is missed every five seconds: it meets an answer of L0 (3 s) three times as often
+    as one of L1. Here joules go with seconds exactly, so nothing at all may move."""
+    version = made.policy(prompt=pb.PromptPolicy(share=0.5))
+    made.mixed(version, 4000, 0, HOUR)
+    made.outcomes(version, 3600, level=1, prompt=True, since=0, until=HOUR)
+    truth = report(made)
+    lose_meter(made, "cast(opened_at / 5 AS INT) < cast((opened_at + device_seconds) / 5 AS INT)")
+    found = report(made)
+    lines = {line.name: line for line in found.lines["arm"]}
+    spared = {
+        arm: line.joules / (line.requests - line.unmetered)
+        for arm, line in lines.items()
+        if arm in ("control", "prompt")
+    }
+    assert spared["control"] < 0.9 * effect(truth, "joules").control_mean
+    for name in ("joules", "grams"):
+        for now, was in (
+            (found.attributed[name], truth.attributed[name]),
+            (found.prompts[name], truth.prompts[name]),
+        ):
+            assert isinstance(now, Effect)
+            assert isinstance(was, Effect)
+            assert now.saved.value == pytest.approx(was.saved.value)
+            assert (now.policy_mean, now.control_mean) == pytest.approx(
+                (was.policy_mean, was.control_mean)
+            )
+            assert now.saved.high - now.saved.low > was.saved.high - was.saved.low
+            assert now.policy_unmetered > was.policy_unmetered == 0
+    assert found.attributed["tokens"] == truth.attributed["tokens"]
+    assert isinstance(found.capacity, Freed)
+    assert isinstance(truth.capacity, Freed)
+    assert found.capacity.ratio.low == pytest.approx(truth.capacity.ratio.low)
+    joules = effect(found, "joules")
+    shares = [
+        100 * joules.policy_unmetered / joules.policy_requests,
+        100 * joules.control_unmetered / joules.control_requests,
+    ]
+    assert f"; {shares[0]:.2g} % and {shares[1]:.2g} % of them were not metered" in said(found)
+
+
+def test_where_nothing_was_metered_the_saving_is_not_known(made: Made) -> None:
+    made.mixed(made.policy(), 1000, 0, HOUR)
+    lose_meter(made, "arm = 'control'")
+    reason = Absent("0 requests in the control group that were metered; an interval needs 30")
+    found = report(made).attributed
+    assert (found["joules"], found["grams"]) == (reason, reason)
+    assert isinstance(found["tokens"], Effect)
 
 
 def test_a_span_takes_what_was_opened_in_it(made: Made) -> None:

@@ -4,6 +4,7 @@
 import contextlib
 import os
 import re
+import subprocess
 import sys
 import threading
 import time
@@ -15,16 +16,19 @@ from typing import Any
 import pytest
 import vllm_double
 from completions_server import CompletionsServer, DyingServer
+from engine_fakes import FakeLlama
 from waiting import PATIENCE_S
 
 from sprout.config import Config, EnergyConfig, StackConfig, load
 from sprout.engines.settings import SlotSettings
 from sprout.errors import ConfigError, PrerequisiteError, SproutError, StackError
 from sprout.serve import deployment, doctor, engine, probes
+from sprout.serve.engine_process import EngineProcess
 from sprout.serve.finding import Finding, Mark
 from sprout.serve.probes import Canary
 from sprout.serve.process import start_time, wait_gone
 from sprout.serve.render import placeholder_values, render, repository_source
+from sprout.serve.services import EngineService
 from sprout.serve.stack import Stack
 from sprout.serve.standstill import Standstill
 from sprout.serve.state import StackPaths, dump_toml
@@ -49,6 +53,11 @@ def model(tmp_path: Path) -> Path:
     for name in ("config.json", "tokenizer.json", "tokenizer_config.json"):
         (folder / name).write_text("{}")
     return folder
+
+
+def a_process(pid: int = 0) -> Any:
+    """As much of one as a look at it needs; by default this one."""
+    return SimpleNamespace(pid=pid or os.getpid())
 
 
 def configure(kind: str, **more: Any) -> Config:
@@ -291,44 +300,137 @@ def test_vllm_is_started_watched_started_again_and_stopped(local: Config) -> Non
     assert not list(paths.shm.glob("vllm*"))
 
 
+class HangingLlama(FakeLlama):
+    """The same of llama.cpp's server."""
+
+    def __init__(self, port: int) -> None:
+        self.hung, self.ended = threading.Event(), threading.Event()
+        self.questions: list[str] = []
+        super().__init__(port)
+
+    def engine_hangs(self) -> None:
+        self.hung.set()
+
+    def get(self, handler: Any) -> None:
+        self.questions.append(handler.path)
+        super().get(handler)
+
+    def post(self, handler: Any, body: dict[str, Any]) -> None:
+        if self.hung.is_set():
+            self.ended.wait()
+        super().post(handler, body)
+
+
+@contextlib.contextmanager
+def at_work(shm: Path) -> Iterator[None]:
+    """One request, begun and alive."""
+    segment, flights = Segment.create(shm, Role.PREPROCESSING, 0, 1, 8), Flights(shm)
+    ticket = segment.open_flight(
+        **{"level": 0, "flags": 0, "policy_version": 0, "policy_seed": 0, "sequence": 0},
+        **{"task": b"", "input_tokens": 1, "max_tokens": 9, "intensity_g_per_kwh": 1.0},
+        **{"pue": 1.0, "embodied_g_per_s": 0.0, "opened_ns": time.monotonic_ns()},
+    )
+    assert flights.scheduled(ticket, time.monotonic_ns())
+    flights.progress(ticket, 0, time.monotonic_ns())
+    try:
+        yield
+    finally:
+        segment.close(True)
+
+
+@pytest.mark.parametrize("kind", ["vllm", "llama_cpp"])
 def test_a_core_that_hangs_behind_a_healthy_server_is_found(
-    local: Config, monkeypatch: pytest.MonkeyPatch
+    local: Config, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     """By the ledger, and a question of our own: one that answers is left alone."""
     monkeypatch.setattr(deployment, "_PATIENCE_S", 0.5)
-    paths = StackPaths.of(local)
+    cfg = engine.of_kind(local, kind)
+    paths = StackPaths.of(cfg)
     paths.ensure()
-    service = VllmService(local, paths)
+    service: EngineProcess
+    server: DyingServer | HangingLlama
+    if kind == "vllm":
+        service = VllmService(cfg, paths)
+        server = DyingServer(cfg.engine.port, max_model_len=512)
+    else:
+        service = EngineService(cfg, paths, Path("a.gguf"))
+        server = HangingLlama(cfg.engine.port)
     service._standstill = Standstill(paths.shm, 0.0)
-    here: Any = SimpleNamespace(pid=os.getpid())
-    server = DyingServer(local.engine.port, max_model_len=512)
-    segment, flights = Segment.create(paths.shm, Role.PREPROCESSING, 0, 1, 8), Flights(paths.shm)
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"])
+    here, successor = a_process(child.pid), a_process()
     try:
-        ticket = segment.open_flight(
-            **{"level": 0, "flags": 0, "policy_version": 0, "policy_seed": 0, "sequence": 0},
-            **{"task": b"", "input_tokens": 1, "max_tokens": 9, "intensity_g_per_kwh": 1.0},
-            **{"pue": 1.0, "embodied_g_per_s": 0.0, "opened_ns": time.monotonic_ns()},
-        )
-        assert flights.scheduled(ticket, time.monotonic_ns())
-        flights.progress(ticket, 0, time.monotonic_ns())
-        for _ in range(2):
-            assert service.check(here) is None
-        asked = len(server.questions)
-        assert asked > 2  # it was asked for a token, beside its health
-        assert service.watch(here) is None
-        server.engine_hangs()
-        for _ in range(2):
-            assert service.check(here) is None  # its health is fine
+        with at_work(paths.shm):
+            service.prepare()
+            for _ in range(2):
+                assert service.check(here) is None
+            assert len(server.questions) > 2  # it was asked for a token, beside its health
+            assert service.watch(here) is None
+            server.engine_hangs()
+            for _ in range(2):
+                assert service.check(here) is None  # its health is fine
         said = service.watch(here)
         assert said is not None
         assert "hangs: no token for" in said
         assert "with 1 requests at work" in said
-        service.prepare()
-        assert service.watch(here) is None
+        assert service.watch(successor) is None
     finally:
+        child.kill()
+        child.wait()
         server.ended.set()
         server.close()
-        segment.close(True)
+
+
+def test_an_embedded_engine_that_reads_a_long_prompt_does_not_hang(
+    local: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has no token for minutes, not for the supervisor either, and its threads work."""
+    monkeypatch.setattr(deployment, "_PATIENCE_S", 2.0)
+    cfg = engine.of_kind(local, "llama_cpp")
+    paths = StackPaths.of(cfg)
+    paths.ensure()
+    service = EngineService(cfg, paths, Path("a.gguf"))
+    service._standstill = Standstill(paths.shm, 0.0)
+    server = HangingLlama(cfg.engine.port)
+    server.engine_hangs()
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "while True: pass"])
+    here = a_process(child.pid)
+    try:
+        with at_work(paths.shm):
+            assert service.check(here) is None
+        assert service.watch(here) is None
+    finally:
+        child.kill()
+        child.wait()
+        server.ended.set()
+        server.close()
+
+
+def test_a_hang_is_that_of_the_process_which_was_asked(
+    local: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may end, and its successor start, while the supervisor waits for its token."""
+    paths = StackPaths.of(local)
+    paths.ensure()
+    service = VllmService(local, paths)
+    asked, replaced = threading.Event(), threading.Event()
+
+    def absent(_: Config) -> str:
+        asked.set()
+        assert replaced.wait(PATIENCE_S)
+        return "has not answered"
+
+    monkeypatch.setattr(deployment, "absent", absent)
+    monkeypatch.setattr(service, "ready", lambda _: None)
+    monkeypatch.setattr(service._standstill, "look", lambda: "no token")
+    before, successor = a_process(), a_process()
+    check = threading.Thread(target=service.check, args=(before,))
+    check.start()
+    assert asked.wait(PATIENCE_S)
+    service.prepare()
+    replaced.set()
+    check.join()
+    assert service.watch(successor) is None
+    assert "no token" in str(service.watch(before))
 
 
 def test_a_vllm_that_does_not_start_is_quoted(local: Config, tmp_path: Path) -> None:
@@ -339,6 +441,54 @@ def test_a_vllm_that_does_not_start_is_quoted(local: Config, tmp_path: Path) -> 
     supervisor = Supervisor([VllmService(local, paths)], paths, backoff=Backoff(first_s=0.05))
     with pytest.raises(StackError, match=r"(?s)engine ended with status 1.*CUDA out of memory"):
         supervisor.run()
+
+
+def failed_start(server: int, core: int, cause: str) -> str:
+    """The log of a vLLM 0.20.2 whose engine core does not come up."""
+    api, engine = f"(APIServer pid={server})", f"(EngineCore pid={core})"
+    error = f"{engine} ERROR 11-25 13:50:44 [core.py:1136]"
+    frames = [f'  File "/x/vllm/v1/worker/f{n}.py", line {n}, in init_device' for n in range(20)]
+    return "\n".join(
+        [
+            f"{api} INFO 11-25 13:50:10 [model.py:555] Resolved architecture: LlamaForCausalLM",
+            f"{api} WARNING 11-25 13:50:11 [x.py:1] ImportError: not fatal",
+            f"{error} EngineCore failed to start.",
+            f"{error} Traceback (most recent call last):",
+            *(f"{error} {frame}" for frame in frames),
+            f"{error} {cause}",
+            f"{engine} Process EngineCore:",
+            f"{engine} Traceback (most recent call last):",
+            *(f"{engine} {frame}" for frame in frames),
+            f"{engine} {cause}",
+            "[rank0]:[W1125 13:50:45.1 ProcessGroupNCCL.cpp:1575] Warning: WARNING: not called",
+            f"{api} Traceback (most recent call last):",
+            *(f"{api} {frame}" for frame in frames),
+            f"{api} RuntimeError: Engine core initialization failed. See root cause above.",
+        ]
+    )
+
+
+def test_what_a_vllm_raised_is_quoted_cause_first_and_once(local: Config, tmp_path: Path) -> None:
+    service, log = VllmService(local, StackPaths.of(local)), tmp_path / "engine.log"
+    free = "ValueError: Free memory on device cuda:0 ({}/79.2 GiB) on startup is less than desired"
+    starts = [failed_start(1, 2, free.format("1.1")), failed_start(3, 4, free.format("2.2"))]
+    log.write_text("\n".join(starts) + "\n")
+    assert service.last_words(log).splitlines() == [
+        f"(EngineCore pid=4) {free.format('2.2')}",  # of the last start
+        "(APIServer pid=3) RuntimeError: Engine core initialization failed. See root cause above.",
+    ]
+
+
+def test_a_message_of_more_than_one_line_and_a_log_without_any(
+    local: Config, tmp_path: Path
+) -> None:
+    service, log = VllmService(local, StackPaths.of(local)), tmp_path / "engine.log"
+    said = ["pydantic_core._pydantic_core.ValidationError: 1 error", "  Value error, no such dtype"]
+    api = "(APIServer pid=7) "
+    log.write_text("".join(f"{api}{line}\n" for line in [*said, "Traceback", "  File x"]))
+    assert service.last_words(log).splitlines() == [api + line for line in said]
+    log.write_text("vllm serve: error: unrecognized arguments: --tensor-paralel-size\n")
+    assert "unrecognized arguments" in service.last_words(log)
 
 
 def test_the_stack_starts_no_engine_where_one_is_deployed(tmp_path: Path, model: Path) -> None:
@@ -401,7 +551,7 @@ def test_triton_is_not_ended_for_an_engine_that_hangs(
     )
     monkeypatch.setattr(probes, "canary", lambda *_: (how, "no answer"))
     monkeypatch.setattr(probes, "http_ok", lambda _: None)
-    here: Any = SimpleNamespace(pid=os.getpid())
+    here = a_process()
     ready[:] = [False, False]
     assert service.ready(here) is None
     assert service.check(here) is None
@@ -409,6 +559,40 @@ def test_triton_is_not_ended_for_an_engine_that_hangs(
     ready[:] = [True, True]
     assert "no answer" in str(service.ready(here))
     assert (service.check(here) is None) == (how is Canary.REFUSED)
+
+
+def test_triton_is_not_ended_while_its_engine_has_requests_at_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long prompt on a slow processor: nothing moves, and the engine has no token for anybody."""
+    cfg = configure("echo")
+    paths = StackPaths(tmp_path / "state", tmp_path / "shm")
+    paths.ensure()
+    service = TritonService(cfg, paths, engine_url="", tokenizer_dir=tmp_path)
+    monkeypatch.setattr(probes, "canary", lambda *_: (Canary.SILENT, "no answer"))
+    monkeypatch.setattr(probes, "http_ok", lambda _: None)
+    here = a_process()
+    with at_work(paths.shm):
+        assert service.check(here) is None
+        assert service.ready(here) is None
+    assert "no answer" in str(service.check(here))
+    assert "no answer" in str(service.ready(here))
+
+
+def test_an_embedded_engine_that_hangs_behind_its_health_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deployment, "_PATIENCE_S", 0.5)
+    server = HangingLlama(0)
+    given = {"engine.kind": "llama_cpp", "engine.port": server.port, "stack.state_dir": tmp_path}
+    stack = Stack(load(environ={}, flags=given))
+    try:
+        assert stack._engine_ready()
+        server.engine_hangs()
+        assert not stack._engine_ready()
+    finally:
+        server.ended.set()
+        server.close()
 
 
 def test_an_engine_whose_last_check_failed_is_not_ready(local: Config) -> None:

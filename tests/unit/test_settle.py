@@ -224,15 +224,20 @@ def test_a_moment_of_activity_is_paid_for_but_is_no_price_for_the_next() -> None
     assert rate == pytest.approx(1.0 / (0.01 * 0.1))  # and not 1 J over 1 us
 
 
-def test_a_meter_that_fell_counts_nothing_and_goes_on_from_there() -> None:
+def test_a_meter_that_fell_tells_nothing_and_goes_on_from_there() -> None:
     clock = PlainClock()
     settlement = Settlement(clock)
     settlement.tick(T0, 100.0, True, [])
-    spans = [Span((1, 1), T0, RUNNING)]
-    settlement.tick(T0 + 100 * MS, 2.0, True, spans)
-    assert settlement.share((1, 1)).joules == 0.0
-    settlement.tick(T0 + 200 * MS, 5.0, True, spans)
-    assert settlement.share((1, 1)).joules == pytest.approx(3.0)
+    during, after = Span((1, 1), T0, RUNNING), Span((1, 2), T0 + 200 * MS, RUNNING)
+    settlement.tick(T0 + 100 * MS, 2.0, True, [during])
+    assert settlement.share(during.key).joules == 0.0
+    assert settlement.share(during.key).unmetered
+    settlement.tick(T0 + 200 * MS, 5.0, True, [during])
+    settlement.tick(T0 + 300 * MS, 9.0, True, [during, after])
+    assert settlement.share(during.key).unmetered
+    assert settlement.share(after.key).joules == pytest.approx(2.0)
+    assert not settlement.share(after.key).unmetered
+    assert (clock.settled, clock.idle, clock.unattributed) == (4.0, 0.0, 3.0)
 
 
 def test_nothing_was_metered_before_the_first_tick_ever() -> None:
@@ -279,6 +284,20 @@ def test_one_that_is_heard_of_after_the_gap_is_marked_too() -> None:
     settlement.tick(T0 + 200 * MS, 5.0, False, [])
     settlement.tick(T0 + 300 * MS, 6.0, False, [Span((1, 1), T0 + 50 * MS, T0 + 250 * MS)])
     assert settlement.share((1, 1)).unmetered
+
+
+def test_one_that_ended_before_the_gap_and_is_heard_of_in_it_is_marked() -> None:
+    """What it used was idle by then, and the interval that is to make up for it is not known."""
+    clock = PlainClock()
+    settlement = Settlement(clock)
+    span = Span((1, 1), T0 + 20 * MS, T0 + 90 * MS)
+    settlement.tick(T0, 0.0, False, [])
+    settlement.tick(T0 + 100 * MS, 10.0, False, [])
+    settlement.tick(T0 + 200 * MS, 10.0, False, [span], whole=False)
+    share = settlement.share(span.key)
+    assert (share.joules, share.final, share.unmetered) == (0.0, True, True)
+    settlement.tick(T0 + 300 * MS, 30.0, False, [span])  # the lump is not its either
+    assert (clock.settled, clock.idle, clock.unattributed) == (0.0, 10.0, 20.0)
 
 
 def test_what_an_agent_before_saw_without_a_meter_is_not_known() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flights import ended, opened
 
 from sprout.agent.drain import Drain
 from sprout.agent.spool import Spool
@@ -16,7 +17,7 @@ from sprout.agent.stub_files import StubFiles
 from sprout.config import Config
 from sprout.v1 import control_pb2 as pb
 from sprout_ext.clock import ClockReader, ClockWriter
-from sprout_ext.ledger import Counter, Flights, Phase, Role, Segment, SegmentReader
+from sprout_ext.ledger import Counter, Flights, Role, Segment, SegmentReader
 
 
 class GivenMeter:
@@ -64,20 +65,7 @@ class Node:
         self.drain = Drain(self.cfg, 1, self.meter, self.clock, self.spool)
 
     def open(self) -> int:
-        return self.segment.open_flight(
-            level=0,
-            flags=0,
-            policy_version=0,
-            policy_seed=0,
-            sequence=0,
-            task=b"",
-            input_tokens=1,
-            max_tokens=9,
-            opened_ns=time.monotonic_ns(),
-            intensity_g_per_kwh=100.0,
-            pue=1.0,
-            embodied_g_per_s=0.0,
-        )
+        return opened(self.segment)
 
     def start(self) -> int:
         ticket = self.open()
@@ -86,15 +74,7 @@ class Node:
 
     def finish(self, ticket: int, *, late_ns: int = 0) -> None:
         """The last token was `late_ns` ago."""
-        assert self.flights.finished(
-            ticket,
-            Phase.FINISHED,
-            input_tokens=1,
-            output_tokens=2,
-            first_scheduled_ns=0,
-            first_token_ns=0,
-            last_token_ns=time.monotonic_ns() - late_ns,
-        )
+        assert ended(self.flights, ticket, late_ns=late_ns)
         assert self.flights.close(ticket, time.monotonic_ns(), 0.0)
 
     def outcomes(self) -> list[pb.Outcome]:

@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flights import ended, opened
 
+from sprout.engines.http import STALL_S
 from sprout.serve.standstill import Standstill
 from sprout_ext.ledger import Counter, Flights, Phase, Role, Segment
 
@@ -17,25 +19,16 @@ class Ledger:
         self.segment = Segment.create(folder, Role.PREPROCESSING, 0, 1, 8)
         self.slot = Segment.create(folder, Role.ENGINE, 0, 1, 0)
         self.flights = Flights(folder)
+        self.folder = folder
         self.standstill = Standstill(folder, 100.0, clock=lambda: self.now)
 
     def start(self) -> int:
-        ticket = self.segment.open_flight(
-            level=0,
-            flags=0,
-            policy_version=0,
-            policy_seed=0,
-            sequence=0,
-            task=b"",
-            input_tokens=1,
-            max_tokens=9,
-            opened_ns=time.monotonic_ns(),
-            intensity_g_per_kwh=100.0,
-            pue=1.0,
-            embodied_g_per_s=0.0,
-        )
+        ticket = opened(self.segment)
         assert self.flights.scheduled(ticket, time.monotonic_ns())
         return ticket
+
+    def fail(self, ticket: int) -> None:
+        assert ended(self.flights, ticket, Phase.FAILED, output_tokens=0)
 
     def beat(self, ticket: int, tokens: int = 0, *, ago_s: float = 0.0) -> None:
         assert self.flights.progress(ticket, tokens, time.monotonic_ns() - int(ago_s * 1e9))
@@ -73,15 +66,7 @@ def test_one_that_fails_and_one_that_comes_are_no_progress(ledger: Ledger) -> No
     assert ledger.look(0) is None
     ledger.beat(ledger.start())
     assert ledger.look(60) is None
-    ledger.flights.finished(
-        first,
-        Phase.FAILED,
-        input_tokens=1,
-        output_tokens=5,
-        first_scheduled_ns=0,
-        first_token_ns=0,
-        last_token_ns=time.monotonic_ns(),
-    )
+    ledger.fail(first)
     assert ledger.look(101) is not None
 
 
@@ -100,6 +85,52 @@ def test_a_chunk_of_anybody_is_progress(ledger: Ledger) -> None:
     assert ledger.look(90) is None
     assert ledger.look(180) is None
     assert ledger.look(191) is not None
+
+
+def test_what_passes_postprocessing_is_no_progress(ledger: Ledger) -> None:
+    """The empty end of an answer that a client gave up does, and its slot does not count it."""
+    after = Segment.create(ledger.folder, Role.POSTPROCESSING, 0, 1, 0)
+    try:
+        ledger.beat(ledger.start())
+        for at in range(0, 91, 30):
+            assert ledger.look(at) is None
+            after.count(int(Counter.CHUNKS))
+        assert ledger.look(101) is not None
+    finally:
+        after.close(True)
+
+
+def test_a_slot_that_is_gone_is_no_progress(ledger: Ledger) -> None:
+    ledger.slot.count(int(Counter.CHUNKS))
+    ledger.beat(ledger.start())
+    assert ledger.look(0) is None
+    ledger.slot.close(True)
+    assert ledger.look(50) is None
+    assert ledger.look(101) is not None
+
+
+def test_that_all_give_up_is_no_progress(ledger: Ledger) -> None:
+    """All requests of one moment fail together, and what comes then waits in the slot."""
+    tickets = [ledger.start(), ledger.start()]
+    for ticket in tickets:
+        ledger.beat(ticket)
+    assert ledger.look(0) is None
+    for ticket in tickets:
+        ledger.fail(ticket)
+    assert ledger.look(60) is None
+    assert ledger.look(101) == "no token for 101 s, with 2 requests at work"
+
+
+def test_by_default_the_slot_gives_up_first(ledger: Ledger) -> None:
+    """A prompt that is read for as long as the slot waits for it is no standstill."""
+    ledger.standstill = Standstill(ledger.folder, clock=lambda: ledger.now)
+    prompt = ledger.start()
+    ledger.beat(prompt)
+    assert ledger.look(0) is None
+    assert ledger.look(STALL_S) is None
+    ledger.fail(prompt)
+    assert ledger.look(STALL_S + 10) is None
+    assert ledger.look(STALL_S + 60) is not None
 
 
 def test_what_a_dead_slot_left_says_nothing(ledger: Ledger) -> None:

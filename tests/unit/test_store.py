@@ -17,7 +17,7 @@ from sqlalchemy import event
 from sprout.config import Config, ControlConfig
 from sprout.console.output import grams
 from sprout.console.status import _carbon
-from sprout.control import history, inbox, tables
+from sprout.control import history, inbox, samples, tables
 from sprout.control.decide import plan
 from sprout.control.grid import DRILL, FORGOTTEN, UNKNOWN
 from sprout.control.inputs import Horizon, inputs_of, priors
@@ -39,6 +39,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
     store.add_policy(1_800_000_000, VERSION, PACK, time.time(), b"policy")
     yield store
     store.close()
+
+
+def before_unmetered(db: sqlite3.Connection) -> None:
+    """Take back what version 4 brought."""
+    db.execute("DROP INDEX unmetered")
+    db.execute("ALTER TABLE totals DROP COLUMN unmetered")
 
 
 def outcome(ticket: int, **fields: Any) -> pb.Outcome:
@@ -154,6 +160,7 @@ def test_grams_of_an_older_store_have_no_series(tmp_path: Path) -> None:
     old.add_outcomes(rows(outcome(1)))
     old.close()
     with sqlite3.connect(path) as db:  # as version 2 left it
+        before_unmetered(db)
         db.execute("DROP TABLE grams")
         db.execute("PRAGMA user_version = 2")
     db.close()
@@ -171,6 +178,7 @@ def test_an_upgrade_that_fails_half_way_can_be_tried_again(
     old.add_outcomes(rows(outcome(1)))
     old.close()
     with sqlite3.connect(path) as db:  # as version 1 left it
+        before_unmetered(db)
         db.execute("DROP TABLE grams")
         db.execute("ALTER TABLE outcomes DROP COLUMN tenant")
         db.execute("PRAGMA user_version = 1")
@@ -182,6 +190,67 @@ def test_an_upgrade_that_fails_half_way_can_be_tried_again(
     store = Store(path)
     assert store.totals()[0]["carbon_g_by_series"] == {tables.BEFORE_SERIES: 0.5}
     store.close()
+
+
+def test_totals_of_an_older_store_count_on(tmp_path: Path) -> None:
+    path = tmp_path / "old.sqlite"
+    old = Store(path)
+    old.add_outcomes(rows(outcome(1)))
+    old.close()
+    with sqlite3.connect(path) as db:  # as version 3 left it
+        before_unmetered(db)
+        db.execute("PRAGMA user_version = 3")
+    db.close()
+    store = Store(path)
+    store.add_outcomes(rows(outcome(2), outcome(3, unmetered=True)))
+    (totals,) = store.totals()
+    assert (totals["outcomes"], totals["unmetered"]) == (3, 1)
+    with sqlite3.connect(path) as db:
+        plan = db.execute(f"EXPLAIN QUERY PLAN {samples.UNMETERED}", (1, 0, 1, 10)).fetchall()
+    db.close()
+    assert "USING INDEX unmetered" in plan[0][3]
+    store.close()
+
+
+def test_what_was_not_metered_counts_as_it_was_drawn(store: Store) -> None:
+    """Its joules, and grams that somebody sends all the same, are in no sum."""
+    store.add_outcomes(rows(outcome(1), outcome(2, level=1), outcome(3, control=True)))
+    before = {row["arm"]: row for row in store.totals()}
+    batch = (
+        outcome(11, unmetered=True),
+        outcome(12, level=1, unmetered=True),
+        outcome(13, control=True, unmetered=True),
+        outcome(14, pinned=True, unmetered=True),
+    )
+    store.add_outcomes(rows(*batch))
+    after = {row["arm"]: row for row in store.totals()}
+    assert {arm: (row["outcomes"], row["unmetered"]) for arm, row in after.items()} == {
+        **dict.fromkeys(("L0", "L1", "control"), (2, 1)),
+        "pinned": (1, 1),
+    }
+    for arm, row in before.items():
+        for column in ("energy_joules", "carbon_g", "carbon_g_by_series"):
+            assert after[arm][column] == row[column]
+    assert (after["pinned"]["energy_joules"], after["pinned"]["carbon_g_by_series"]) == (0, {})
+    last, _ = store.last_ids()
+    served = {key[1:3]: key[5] for key in store.served(3, last, PACK)}
+    assert served == {("L0", 0): 1, ("L1", 1): 1}
+    assert store.traffic(PACK, 10) == [("", "", 6)]
+
+
+def test_e_is_joules_per_second_of_the_metered_times_the_seconds_of_all(store: Store) -> None:
+    batch = [outcome(i, device_seconds=1.0, energy_joules=5.0) for i in range(1, 11)]
+    store.add_outcomes(rows(outcome(40, device_seconds=99.0, unmetered=True), *batch))
+    gap = {"device_seconds": 4.0, "energy_joules": 1.0, "output_tokens": 400, "unmetered": True}
+    store.add_outcomes(rows(*(outcome(i, **gap) for i in range(11, 16))))
+    never = ({"pinned": True}, {"ending": pb.ENDING_FAILED}, {"prompt": True}, {"level": 1})
+    store.add_outcomes(rows(*(outcome(20 + i, **(gap | own)) for i, own in enumerate(never))))
+    (found,) = store.measured(1, PACK, 100)
+    assert (found.outcomes, found.energy_joules) == (10, pytest.approx(5.0 * 2.0))
+    assert (found.device_seconds, found.output_tokens) == (pytest.approx(2.0), pytest.approx(200.0))
+    (few,) = store.measured(1, PACK, 2)  # of each kind
+    assert (few.outcomes, few.device_seconds) == (2, pytest.approx(2.5))
+    assert store.measured(2, PACK, 100)[1] == NOTHING
 
 
 def test_totals_by_arm(store: Store) -> None:

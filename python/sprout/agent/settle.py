@@ -9,8 +9,10 @@ next interval, and what was credited is never taken back. While records are on t
 C(end) - C(start) of the energy clock, from which receipts are read.
 
 While a meter stands still the interval's joules are too few, and in the tick in which it is back
-they are too many: whoever is active then did not use them. Both are given to nobody, and a flight
-that was active at such a time is `unmetered`: what it used is not known.
+they are too many: whoever is active then did not use them. A reading below the last one tells of no
+joules either. All these are given to nobody, and a flight that was active at such a time is
+`unmetered`: what it used is not known. So is one that is heard of at such a time and was active
+before: the interval that was to make up for it has nothing to give.
 """
 
 import logging
@@ -47,7 +49,7 @@ class Share:
     joules: float = 0.0
     credited_ns: int = 0
     final: bool = False  # as far as is known, its end lies before the last tick
-    unmetered: bool = False  # active while a meter stood still: joules are not all of it
+    unmetered: bool = False  # owed of a time without a meter: joules are not all of it
 
 
 class Clock(Protocol):
@@ -99,7 +101,11 @@ class Settlement:
         """
         last_ns = self._clock.last_t_ns
         first_ever = last_ns == 0
-        joules = 0.0 if first_ever else self._joules_since(meter_joules)
+        joules = 0.0 if first_ever else meter_joules - self._clock.last_meter_joules
+        if joules < 0:
+            # Another meter, or one that lost its state: it counts anew from here.
+            log.warning("meter fell by %.3f J: what the interval used is not known", -joules)
+            joules, whole = 0.0, False
         known = whole and self._clock.last_whole
         shares: dict[FlightKey, Share] = {}
         credits: list[tuple[Share, int]] = []
@@ -123,6 +129,9 @@ class Settlement:
         if known:
             for share, due_ns in credits:
                 share.joules += joules * due_ns / active_ns
+        elif not first_ever:
+            for share, _ in credits:
+                share.unmetered = True
         # Nothing was metered before the first tick ever, so nobody was active in its interval.
         active_s = 0.0 if first_ever else active_ns / NS_PER_S
         least_s = LEAST_ACTIVE * (now_ns - last_ns) / NS_PER_S
@@ -143,14 +152,6 @@ class Settlement:
             return
         for share, start_ns, end_ns in started:
             share.unmetered |= start_ns < until_ns and end_ns > since_ns
-
-    def _joules_since(self, meter_joules: float) -> float:
-        joules = meter_joules - self._clock.last_meter_joules
-        if joules >= 0:
-            return joules
-        # Another meter, or one that lost its state: it counts anew from here.
-        log.warning("meter fell by %.3f J: the interval counts as 0 J", -joules)
-        return 0.0
 
     def _adopt(self, start_ns: int, end_ns: int, last_ns: int) -> Share:
         """The share that an earlier agent had given: all activity up to the clock's last tick."""

@@ -32,6 +32,8 @@ class EngineConfig(Section):
     queue: int = Field(256, ge=0)  # requests that may wait for a slot; more are refused
     threads: int = Field(0, ge=0)  # 0 = every core
     chunk_interval_ms: float = Field(20, ge=0)  # tokens within it travel as one chunk
+    # Of all streams at work; where they would send more, the interval grows. 0 = no such bound.
+    chunks_per_s: float = Field(1000, ge=0)
     # Where the client asks for none; default: 1.1 with llama_cpp, else 1.
     repetition_penalty: float | None = Field(None, gt=0)
     echo_tokens_per_s: float = Field(0, ge=0)  # echo engine: 0 = as fast as it can

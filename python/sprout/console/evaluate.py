@@ -31,6 +31,8 @@ from sprout.v1 import control_pb2 as pb
 
 log = logging.getLogger(__name__)
 
+MOST_UNMETERED = 0.01  # of an arm's requests; of more the mean would be that of the shorter ones
+
 
 def run(cfg: Config, options: Options, *, dry_run: bool, json: bool) -> None:
     """One evaluation, now. Ctrl-C keeps what was judged: the next run goes on with it."""
@@ -154,16 +156,19 @@ def saved(cfg: Config) -> dict[str, Any]:
         return {"not_known": str(error)}
     control, levels = arms.get("control"), pack(cfg.request.pack).levels
     drawn = [arm for name, arm in arms.items() if name in (*levels, "prompt", "unscored")]
-    if control is None or control.outcomes == 0:
+    if control is None or control.outcomes == control.unmetered:
         return {"not_known": "no request of the control group yet"}
-    if not drawn:
+    if all(arm.outcomes == arm.unmetered for arm in drawn):
         return {"not_known": "no request under the policy yet"}
     series = sorted({name for arm in (control, *drawn) for name in arm.carbon_g_by_series})
     if len(series) > 1:
         why = f"grams of several carbon series don't add up ({'; '.join(series)})"
         return {"not_known": f"{why}: `sprout report` has what was saved in each"}
-    n = sum(arm.outcomes for arm in drawn)
-    per_request = control.carbon_g / control.outcomes
+    if any(arm.unmetered > MOST_UNMETERED * arm.outcomes for arm in (control, *drawn)):
+        why = f"over {100 * MOST_UNMETERED:g} % of an arm were not metered, long answers above all"
+        return {"not_known": f"{why}: `sprout report` reckons with their seconds"}
+    n = sum(arm.outcomes - arm.unmetered for arm in drawn)
+    per_request = control.carbon_g / (control.outcomes - control.unmetered)
     return {
         "requests": n,
         "attributed_g": n * per_request - sum(arm.carbon_g for arm in drawn),

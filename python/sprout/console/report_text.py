@@ -34,11 +34,12 @@ def title(report: Report) -> str:
 def cells(line: Line) -> tuple[str, ...]:
     """Of a row, as LINE_COLUMNS."""
     parts = [(line.grams[name], line.with_grams[name]) for name in line.grams]
+    metered = line.requests - line.unmetered
     return (
-        str(line.requests),
+        f"{line.requests}{f' ({line.unmetered} not metered)' if line.unmetered else ''}",
         f"{line.tokens / line.requests:.1f}",
         joules(line.joules, line.estimated),
-        f"{line.joules / line.requests:.3g}",
+        f"{line.joules / metered:.3g}" if metered else "not known",
         " | ".join(grams(total) for total, _ in parts) or grams(math.nan),
         " | ".join(f"{1e3 * total / count:.3g}" for total, count in parts) or "unknown",
     )
@@ -140,7 +141,7 @@ def _attributed(report: Report) -> list[str]:
                 f"({effect.policy_requests} requests), {factor * effect.control_mean:.3g} at "
                 f"{L0} ({effect.control_requests} in the control group); difference "
                 f"{factor * effect.difference.value:.3g} "
-                f"({_range(effect.difference, factor, '.3g')})."
+                f"({_range(effect.difference, factor, '.3g')}){_unmetered(effect)}."
             )
         else:
             out.append(f"{label}: not known: {effect.reason}.")
@@ -159,9 +160,21 @@ def _by_prompt(report: Report) -> list[str]:
             f"{label}: {percent(effect.saved)} less per request than the mix; "
             f"{factor * effect.policy_mean:.3g} {_UNITS[name]} where the prompt chose "
             f"({effect.policy_requests} requests), {factor * effect.control_mean:.3g} drawn "
-            f"({effect.control_requests})."
+            f"({effect.control_requests}){_unmetered(effect)}."
         )
     return [*out, BY_PROMPT] if out else []
+
+
+def _unmetered(effect: Effect) -> str:
+    """How much of the two arms is known by its seconds alone."""
+    if not effect.policy_unmetered + effect.control_unmetered:
+        return ""
+    policy = 100 * effect.policy_unmetered / effect.policy_requests
+    control = 100 * effect.control_unmetered / effect.control_requests
+    return (
+        f"; {policy:.2g} % and {control:.2g} % of them were not metered, and count as the others "
+        "do by the second"
+    )
 
 
 def _is_estimate(report: Report, quantity: str) -> bool:

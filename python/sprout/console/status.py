@@ -225,8 +225,8 @@ def remarks(node: pb.NodeStatus) -> list[str]:
     said = []
     if node.meter_problem:
         said.append(
-            "a meter stands still: answers carry no joules and no grams, and nothing is learnt "
-            "from them until it is back"
+            "a meter stands still: answers carry no joules and no grams until it is back; of what "
+            "requests use, only how long they take is learnt from them"
         )
     without, delivered = node.counters["unattributed"], node.counters["delivered"]
     if without > delivered:
@@ -254,13 +254,13 @@ def _arms(message: pb.Status) -> None:
     for column in ("outcomes", "tokens/answer", "energy", "J/answer", "carbon"):
         table.add_column(column, justify="right")
     for arm in message.arms:
-        n = max(arm.outcomes, 1)
+        n, metered = max(arm.outcomes, 1), arm.outcomes - arm.unmetered
         table.add_row(
             arm.arm,
-            str(arm.outcomes),
+            f"{arm.outcomes} ({arm.unmetered} not metered)" if arm.unmetered else f"{arm.outcomes}",
             f"{arm.output_tokens / n:.1f}",
             joules(arm.energy_joules, arm.energy_estimated),
-            "not known" if arm.arm == "unmetered" else f"{arm.energy_joules / n:.3g}",
+            f"{arm.energy_joules / metered:.3g}" if metered else "not known",
             _carbon(arm),
         )
     out.print(table)

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The store, read alone: for reports, beside a control plane that goes on writing.
 
-Sums are made by the database, one row per (policy, arm, level, task, tenant): a report over a
-million outcomes holds some thousand rows. Each question reads the outcomes once, however many
-blocks and nodes it is about. An outcome belongs to the time that it was opened at.
+Sums are made by the database, one row per (policy, arm, level, metered or not, task, tenant): a
+report over a million outcomes holds some thousand rows. Each question reads the outcomes once,
+however many blocks and nodes it is about. An outcome belongs to the time that it was opened at.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -31,18 +31,21 @@ _O = t.OUTCOMES.c
 
 
 class Sums(NamedTuple):
-    """Of the outcomes of one policy, arm, level, task and tenant."""
+    """Of the outcomes of one policy, arm, level, task and tenant that were metered, or not."""
 
     policy_version: int
     arm: str
     level: int
+    metered: bool  # else joules and grams are not all of it
     task: str
     tenant: str  # "": none was given
     requests: int
     joules: float
     joules2: float  # Σ of squares, as all that end in 2
+    joules_s: float  # Σ of joules * device seconds; so with grams
     grams: float
     grams2: float
+    grams_s: float
     with_grams: int  # requests whose intensity was known
     tokens: float  # of output
     tokens2: float
@@ -59,7 +62,7 @@ class Slice(NamedTuple):
     policy_version: int
     arm: str
     requests: int
-    joules: float
+    joules: float  # of those that were metered, as grams
     grams: float | None  # None: the intensity of none was known
 
 
@@ -121,20 +124,22 @@ class Archive:
         """by_task: and by tenant. Clients name tasks as they like, and there may be as many as
         requests."""
         c = _O
-        keys: list[Any] = [c.policy_version, c.arm, c.level]
+        keys: list[Any] = [c.policy_version, c.arm, c.level, t.METERED]
         nobody: Any = sa.literal("")
         tenant = sa.literal_column("outcomes.tenant") if self._has_tenants else nobody
         named = [*keys, *((c.task, tenant) if by_task else (nobody, nobody))]
         columns: list[Any] = [*named, sa.func.count()]
         for column in (c.energy_joules, c.carbon_g, c.output_tokens, c.device_seconds):
             columns += [sa.func.total(column), sa.func.total(column * column)]
+            if column is c.energy_joules or column is c.carbon_g:
+                columns.append(sa.func.total(column * c.device_seconds))
             if column is c.carbon_g:
                 columns.append(sa.func.count(column))
         columns += [sa.func.total(c.energy_estimated), sa.func.total(t.CUT)]
         query = (
             sa.select(*columns)
             .where(*self._within(span))
-            .group_by(*(named[: 5 if self._has_tenants else 4] if by_task else keys))
+            .group_by(*(named[: 6 if self._has_tenants else 5] if by_task else keys))
         )
         with self._reading() as db:
             rows = db.execute(query).all()
@@ -150,8 +155,8 @@ class Archive:
                 c.policy_version,
                 c.arm,
                 sa.func.count(),
-                sa.func.total(c.energy_joules),
-                sa.func.sum(c.carbon_g),
+                sa.func.total(c.energy_joules).filter(t.METERED),
+                sa.func.sum(c.carbon_g).filter(t.METERED),
             )
             .where(*self._within(span))
             .group_by(part, c.policy_version, c.arm)

@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 
 from sprout.config import GuardConfig
-from sprout.control.inbox import OURS, UNMETERED
+from sprout.control.inbox import OURS
 from sprout.control.notes import Note, notes
 from sprout.control.rows import FEEDBACK_KINDS
 from sprout.control.store import Store
@@ -28,7 +28,7 @@ PREFIX = "guard: "  # of the reason of its pauses
 TRUNCATION = "truncation"  # as outcomes tell it
 REPORTED = tuple(kind for kind in FEEDBACK_KINDS if kind != "thumbs_up")
 L0_ARMS = ("control", "held_back")
-NOT_DRAWN = ("pinned", "off", "fallback", "paused", UNMETERED, *OURS)
+NOT_DRAWN = ("pinned", "off", "fallback", "paused", *OURS)
 HOUR_S = 3600.0
 
 Requests = Counter[tuple[int, str, int]]  # by (policy version, arm, level)

@@ -6,7 +6,7 @@ from functools import cache
 from operator import attrgetter
 from typing import NamedTuple
 
-from sprout.control.tables import signed
+from sprout.control.tables import UNMETERED, signed
 from sprout.v1 import control_pb2 as pb
 
 MAX_OUTCOMES = 10_000  # the most that `agent.batch` allows
@@ -17,12 +17,10 @@ MAX_COUNTERS = 128
 MAX_COUNTER_NAME = 64
 MAX_TEXT = 1024
 
-UNMETERED = "unmetered"  # a meter stood still meanwhile: in no comparison, whatever drew its level
-# As in the flight ledger, but for UNMETERED; the order is that of precedence in `arm`.
+# As in the flight ledger; the order is that of precedence in `arm`.
 FLAGS = {
     "probe": 64,
     "evaluation": 128,
-    UNMETERED: 512,
     "off": 2,
     "pinned": 1,
     "fallback": 8,
@@ -39,7 +37,7 @@ OURS = ("probe", "evaluation")
 # Arms whose level was not the policy's doing, or that is not known: see profile.py. Where a prompt
 # chose its level, what the level uses is what such prompts use; where it was to and could not, it
 # stands for nobody: those that are always drawn do.
-NOT_ELIGIBLE = {*OURS, "off", "pinned", "fallback", PROMPT, UNSCORED, UNMETERED}
+NOT_ELIGIBLE = {*OURS, "off", "pinned", "fallback", PROMPT, UNSCORED}
 
 # Finite and not negative.
 AMOUNTS = (
@@ -66,7 +64,7 @@ class Row(NamedTuple):
     ticket: int
     node: str
     arm: str  # what it counts as: a flag's name, else its level
-    eligible: bool  # counts for the profile
+    eligible: bool  # counts for the profile, its joules too
     level: int
     level_name: str
     policy_version: int
@@ -139,7 +137,7 @@ def row(node: str, outcome: pb.Outcome) -> Row:
         signed(ticket),
         node,
         flag or f"L{level}",
-        ending == pb.ENDING_DELIVERED and flag not in NOT_ELIGIBLE,
+        ending == pb.ENDING_DELIVERED and flag not in NOT_ELIGIBLE and not outcome.unmetered,
         level,
         level_name,
         signed(outcome.policy_version),
@@ -148,7 +146,7 @@ def row(node: str, outcome: pb.Outcome) -> Row:
         outcome.stub_index,
         signed(outcome.sequence),
         task,
-        flags,
+        flags | UNMETERED * outcome.unmetered,
         ending,
         outcome.input_tokens,
         outcome.output_tokens,

@@ -88,6 +88,9 @@ class Loop:
         self._publications = 0
         self._solved = Solved()
         self._solving = asyncio.Lock()
+        self._uptime = uptime
+        self._solving_since: float | None = None  # on `uptime`; None: no solver is at work
+        self._judging = asyncio.Lock()
         self._deciding: set[asyncio.Task[pb.Policy]] = set()  # held, so that they run to their end
         self._taking: set[asyncio.Task[pb.Policy | None]] = set()  # likewise
         self.started_at = wall()
@@ -249,6 +252,8 @@ class Loop:
             tasks.create_task(self._prune_forever())
             tasks.create_task(self._capacity_forever())
             tasks.create_task(self._due_forever())
+            tasks.create_task(self._live_on_forever(pause_s))
+            tasks.create_task(self._judge_forever(pause_s))
             while True:
                 await self._guarded("loop", self.step())
                 await asyncio.sleep(pause_s)
@@ -276,16 +281,42 @@ class Loop:
         if why is not None:
             await self._decide(why)
             await self._unstored.keep_policies()
-        elif self.publisher.since_issued_s() >= control.ttl_s / RENEWALS_PER_TTL:
-            self.publisher.renew()
+        else:
+            self._renew_in_time()
         if self.blocks.pending:
             await self._unstored.keep("blocks", self.blocks.flush)
+
+    def _renew_in_time(self) -> None:
+        if self.publisher.since_issued_s() >= self._config.control.ttl_s / RENEWALS_PER_TTL:
+            self.publisher.renew()
+
+    def live_on(self) -> None:
+        """Renew the policy in time while a solver is at work, which `step` waits for.
+
+        For one time to live: a solver that takes longer hangs, and readers fall back to L0.
+        """
+        since = self._solving_since
+        if since is not None and self._uptime() - since <= self._config.control.ttl_s:
+            self._renew_in_time()
+
+    async def _live_on_forever(self, pause_s: float) -> None:
+        while True:
+            await asyncio.sleep(pause_s)
+            self.live_on()
+
+    async def _judge_forever(self, pause_s: float) -> None:
+        """While a solver is at work: else `step` does."""
+        while True:
+            await asyncio.sleep(pause_s)
+            if self._solving_since is not None:
+                await self._guarded("guard", self._judge())
 
     async def _judge(self) -> None:
         """A policy that makes answers worse is paused, until an operator resumes."""
         if self.pause_reason is not None:
             return
-        reason = await asyncio.to_thread(self.guard.look)
+        async with self._judging:
+            reason = await asyncio.to_thread(self.guard.look)
         if reason is None or self.pause_reason is not None:  # an operator was faster
             return
         LOG.error("rolled back: %s", reason)
@@ -446,7 +477,7 @@ class Loop:
             inputs, pin = self._inputs()
             made = self._solved.known(inputs)
             if made is None:
-                await asyncio.to_thread(self._solved.solve, inputs)
+                await self._at_work(self._solved.solve, inputs)
                 continue
             whole = self._known(inputs) if prompts else made
             if whole is not None:
@@ -455,7 +486,15 @@ class Loop:
             assert predicted is not None  # the inputs name it
             found = self._facts.quality
             today = None if found is None else found.judgments
-            await asyncio.to_thread(self._prompted.solve, inputs, made, predicted, today)
+            await self._at_work(self._prompted.solve, inputs, made, predicted, today)
+
+    async def _at_work(self, solve: Callable[..., None], *args: object) -> None:
+        """In a thread. Under `_solving`."""
+        self._solving_since = self._uptime()
+        try:
+            await asyncio.to_thread(solve, *args)
+        finally:
+            self._solving_since = None
 
     def _publish(self, why: str, inputs: Inputs, pin: Pin | None, made: Plan) -> pb.Policy:
         """inputs: the present ones. Without a pause of the event loop since they were read."""

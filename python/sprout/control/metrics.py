@@ -153,6 +153,7 @@ class Decisions(Collector):
         yield outcomes
         totals = self._store.totals()
         columns = {
+            "sprout_outcomes_unmetered": ("unmetered", "Requests whose energy is not known."),
             "sprout_energy_joules": ("energy_joules", "Energy that requests used."),
             "sprout_output_tokens": ("output_tokens", "Tokens that were generated."),
         }

@@ -5,6 +5,7 @@ the published rule comes to on it. See prices.py. n prompts of the predictor's m
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -23,7 +24,7 @@ from sprout.units import operational_g
 Array = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-MOST_POINTS = 4  # of a mix
+MOST_POINTS = 4  # of a mix, in a policy
 # Beside a price one that is by so much lower and higher: prompts tied at it go one way whole.
 NUDGES = (0.0, -1e-9, 1e-9)
 SLACK = 1e-8  # that sums of the solver's may be off
@@ -36,14 +37,16 @@ def weights(known: Predicted, traffic: tuple[tuple[str, float], ...]) -> Array:
     """(m,) that sum to 1: each class as in the traffic; what is of no class that the predictor
     knows ("") is spread over all prompts, and so is everything where nothing is known."""
     m = len(known.label)
+    stands_for = np.ones(m) if known.stands_for is None else known.stands_for
+    everywhere: Array = stands_for / stands_for.sum()
     shares = dict(traffic)
     counts = np.bincount(known.label, minlength=len(known.classes))
-    w = np.full(m, shares.pop("", 0.0) / m)
+    w = shares.pop("", 0.0) * everywhere
     for c, name in enumerate(known.classes):
         if counts[c] and name in shares:
             w[known.label == c] += shares[name] / counts[c]
     total = float(w.sum())
-    return w / total if total > 0 else np.full(m, 1 / m)
+    return w / total if total > 0 else everywhere
 
 
 @dataclass(frozen=True)
@@ -99,7 +102,10 @@ class _Cap:
 
 
 class Part:
-    """Joules and preferences corrected so that a level's means are those that it is decided on."""
+    """Joules and preferences corrected so that a level's means are those that it is decided on.
+
+    Nothing of it changes: mixes that are alike have one.
+    """
 
     def __init__(
         self,
@@ -133,11 +139,28 @@ class Part:
         self._costs = self.g_per_joule * self._joules + self._embodied
         self._worth = self._preferences / self._mean0 + self._more
         self._caps = _of_mix(inputs, group, len(self.q))
+        self._program_rows = self._rows_within(0.0)
+
+    def tightened(self) -> "Part | None":
+        """With caps that are tighter by a few prompts; None: there are none, or none can be.
+
+        Where many caps bind, a point for each is to split the prompts that tie at it. Whoever
+        keeps tighter ones with many points keeps these with few.
+        """
+        if not self._caps:
+            return None
+        part = copy(self)
+        part._program_rows = self._rows_within((2 + len(self._caps)) * float(self._w.max()))
+        try:
+            part.alone().solve(-np.inf)
+        except InfeasibleError:
+            return None
+        return part
 
     def block(self, share: float, worth: float, least: float) -> Block:
         """Its part in the program. share: of the requests; worth: of its preference in what all
         are held to; least: preference asked of it alone, as predicted."""
-        rows = [self._row(cap) for cap in self._caps]
+        rows = self._program_rows
         return Block("preference", share, worth, self._costs, self._w, self._worth, least, rows)
 
     def alone(self) -> Blocks:
@@ -145,7 +168,7 @@ class Part:
         return Blocks([self.block(1.0, 1.0, -np.inf)])
 
     def made(self, blend: Blend) -> Made:
-        """A solution in the request path's own arithmetic.
+        """A solution in the request path's own arithmetic. It may have more points than a policy.
 
         Its sums may put a prompt that is tied at a price on another side than the solver's do. So
         what each price really comes to is measured, and blended anew.
@@ -157,8 +180,6 @@ class Part:
         measured = np.array([self._measured(levels) for levels in chosen])  # (K, 2 + L)
         fractions = self._blend(measured, blend.gain)
         used = np.flatnonzero(fractions > SHARE)
-        if len(used) > MOST_POINTS:
-            raise InfeasibleError(f"it takes {len(used)} points, a policy has {MOST_POINTS}")
         parts = fractions[used] / fractions[used].sum()
         g, worth, *rest = (parts @ measured[used]).tolist()
         shares = np.array(rest)
@@ -195,10 +216,15 @@ class Part:
         influence = w * (gained - gain * today.scores[:, 0]) / l0
         return Heard(len(at), gain, float(np.square(influence).sum()))
 
-    def _row(self, cap: _Cap) -> Row:
+    def _rows_within(self, margin: float) -> list[Row]:
+        """Of the caps, tighter by a margin."""
+        return [self._row(cap, margin) for cap in self._caps]
+
+    def _row(self, cap: _Cap, margin: float) -> Row:
         gains = np.zeros_like(self._costs)
         gains[:, cap.level] = cap.sign
-        return Row(f"{'most' if cap.sign < 0 else 'least'} L{cap.level}", gains, cap.least)
+        name = f"{'most' if cap.sign < 0 else 'least'} L{cap.level}"
+        return Row(name, gains, cap.least + margin)
 
     def _judged(
         self, shares: Array, chosen: Sequence[Indices], parts: Array

@@ -28,6 +28,8 @@ LOG = logging.getLogger(__name__)
 LEAST_TRAFFIC = 200  # requests, before their classes weigh the judged prompts
 SAME_TRAFFIC = 0.05  # of the requests: classes move by less all the time
 DIGITS = 2  # of a share of the traffic
+MOST_PROMPTS = 10_000  # judged, that prices are set on: seconds for as many mixes as there may be
+LEAST_OF_CLASS = 300  # of them, where so many were judged
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +45,7 @@ class Predicted:
     preferred: NDArray[np.int64]  # (m,) the level whose answer was judged to be the best
     preferences: Array  # (m, L) by models that have not seen the prompt, as the next
     joules: Array  # (m, L)
+    stands_for: Array | None = None  # (m,) so many judged prompts each; None: itself alone
 
 
 def fitting(found: Predictor, pack: Pack) -> Predicted:
@@ -61,7 +64,7 @@ def fitting(found: Predictor, pack: Pack) -> Predicted:
             )
     if (why := meta.report.refusal()) is not None:
         raise PredictorError(why)
-    judged = found.judged
+    judged, judged_on = found.judged, f"{len(found.judged.label)} judged prompts"
     if not (judged.predicted_preference[:, 0].any() and judged.predicted_joules.any(0).all()):
         raise PredictorError("it expects nothing of a level: no preference of L0, or no energy")
     try:
@@ -77,18 +80,41 @@ def fitting(found: Predictor, pack: Pack) -> Predicted:
         )
     except ValueError as error:
         raise PredictorError(f"its weights can't be sent to nodes: {error}") from None
+    rows, stands_for = thinned(judged.label, int(found.sha256[:16], 16))
+    if stands_for is not None:
+        judged_on = f"{len(rows)} of its {judged_on}"
     return Predicted(
         sha256=found.sha256,
-        basis=f"predictor {found.sha256[:12]} on {len(judged.label)} judged prompts of "
+        basis=f"predictor {found.sha256[:12]} on {judged_on} of "
         f"{meta.source[:80]}, {meta.made[:10]}",
         weights=packed,
         weights_sha256=weights.name(packed),
         classes=meta.classes,
-        label=judged.label,
-        preferred=judged.preferred,
-        preferences=judged.predicted_preference,
-        joules=judged.predicted_joules,
+        label=judged.label[rows],
+        preferred=judged.preferred[rows],
+        preferences=judged.predicted_preference[rows],
+        joules=judged.predicted_joules[rows],
+        stands_for=stands_for,
     )
+
+
+def thinned(label: NDArray[np.int64], seed: int) -> tuple[NDArray[np.int64], Array | None]:
+    """(rows that are kept, how many prompts each stands for; None: all are kept). label: (m,).
+
+    At random, of each class the same part of its prompts, but at least `LEAST_OF_CLASS`.
+    """
+    m = len(label)
+    if m <= MOST_PROMPTS:
+        return np.arange(m), None
+    rng, kept, stands_for = np.random.default_rng(seed), [], []
+    for number in np.unique(label):
+        own = np.flatnonzero(label == number)
+        count = min(max(len(own) * MOST_PROMPTS // m, LEAST_OF_CLASS), len(own))
+        kept.append(rng.choice(own, count, replace=False))
+        stands_for.append(np.full(count, len(own) / count))
+    rows, each = np.concatenate(kept), np.concatenate(stands_for)
+    order = np.argsort(rows)
+    return rows[order], each[order]
 
 
 class PredictorFile:

@@ -32,14 +32,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sprout.control import expected, joint
-from sprout.control.inputs import Group, Inputs, Prompts
-from sprout.control.part import LEAST_PROMPTS, Made, Part, counted, weights
+from sprout.control.inputs import Group, Inputs, Prompts, Traffic
+from sprout.control.part import LEAST_PROMPTS, MOST_POINTS, Made, Part, counted, weights
 from sprout.control.plan import Plan, PromptGroup, PromptPlan
 from sprout.control.predicted import Predicted
 from sprout.control.quality import Judgments
 from sprout.errors import InfeasibleError
-from sprout.optimize.blocks import Block, Blocks
+from sprout.optimize.blocks import Blocks
 from sprout.optimize.contrast import deviation
+from sprout.profile import LevelProfile
 
 Array = NDArray[np.float64]
 T = TypeVar("T")
@@ -112,6 +113,9 @@ class _Program:
         self._other = today is not None and today.weights != known.weights_sha256
         self._today = None if self._other else today
         assert inputs.prompts is not None
+        self._parts: dict[object, Part] = {}  # by all that makes a difference to one
+        self._guarded: dict[tuple[Part, float], tuple[float, Made] | None] = {}
+        self._tightened: dict[Part, Part | None] = {}
         taking_part = [g for g in inputs.groups if not g.opted_out]
         self._rows = [self._row(group) for group in (joint.default(inputs), *taking_part)]
         if self._rows[0].part is None:
@@ -128,7 +132,8 @@ class _Program:
         self._q0 = q0
         self._z = plan.confidence.z if plan.confidence is not None else 0.0
         self._guards: dict[int, tuple[float, Made]] = {}  # by row: its least, as predicted
-        self._guard()
+        for number in range(len(self._rows)):
+            self._guard(number)
 
     @cached_property
     def _covariance(self) -> Array:
@@ -146,12 +151,23 @@ class _Program:
             why = "what it was promised is above what the caps allow"
         else:
             try:
-                w = _weights(inputs.prompts, group, self._known)
-                part = Part(inputs, group, w, self._known, self._of_today(group))
+                part = self._part(group, profile)
             except InfeasibleError as error:
                 why = str(error)
         q = np.array([p.preference for p in profile])
         return _Row(group, shares, q, float(shares @ cost), part, why)
+
+    def _part(self, group: Group, profile: tuple[LevelProfile, ...]) -> Part:
+        """Of the mix; mixes that are alike, as those of tenants without traffic of their own, have
+        one. InfeasibleError as in `Part`."""
+        inputs = self._inputs
+        assert inputs.prompts is not None
+        today, traffic = self._of_today(group), _traffic(inputs.prompts, group)
+        key = traffic, profile, group.previous, None if today is None else group.key
+        if key not in self._parts:
+            w = _weights(traffic, group, self._known)
+            self._parts[key] = Part(inputs, group, w, self._known, today)
+        return self._parts[key]
 
     def _of_today(self, group: Group) -> Judgments | None:
         """Those of a mix's requests. Whose tenant's they were is not known: all but the classes'
@@ -166,26 +182,26 @@ class _Program:
         ]
         return self._today.rows(own)
 
-    def _guard(self) -> None:
-        """What each part that was promised something must have, as predicted, so that it has it as
+    def _guard(self, number: int) -> None:
+        """What a part that was promised something must have, as predicted, so that it has it as
         judged. Who can't be promised it by prices keeps its mix."""
-        for number, row in enumerate(self._rows):
-            if row.part is None or row.group.minimum == 0:
-                continue
-            part, alone = row.part, row.part.alone()
+        row = self._rows[number]
+        if row.part is None or row.group.minimum == 0:
+            return
+        key = row.part, row.group.minimum
+        if key not in self._guarded:
+            self._guarded[key] = _guard_of(*key)
+        found = self._guarded[key]
+        if found is not None:
+            self._guards[number] = found
+        else:
+            why = f"no prices keep {100 * row.group.minimum:.2f} % of its L0's preference"
+            self._keeps(number, why)
 
-            def at(least: float, part: Part = part, alone: Blocks = alone) -> Made:
-                return part.made(alone.solve(least)[0])
-
-            try:
-                found = lowest(row.group.minimum, at, lambda made: made.least)
-            except InfeasibleError:
-                found = None
-            if found is None:
-                why = f"no prices keep {100 * row.group.minimum:.2f} % of its L0's preference"
-                self._rows[number] = replace(row, part=None, why=why)
-            else:
-                self._guards[number] = found[1], found[0]
+    def _keeps(self, number: int, why: str) -> None:
+        """A mix, as it is."""
+        self._rows[number] = replace(self._rows[number], part=None, why=why)
+        self._guards.pop(number, None)
 
     @cached_property
     def _floor(self) -> tuple[float, float]:
@@ -217,30 +233,64 @@ class _Program:
     def solved(self) -> tuple[PromptPlan | None, str]:
         """The lowest predicted mean of which `surely` keeps the floor: more L0 is both dearer and
         surer."""
+        while True:
+            found = self._lowest()
+            if found is None:
+                base, _ = self._floor
+                return None, f"no prices surely keep {100 * base:.2f} % of L0's preference"
+            if not self._too_many(found[0].made):
+                return self._worthwhile(*found)
+            if self._rows[0].part is None:
+                raise InfeasibleError(self._rows[0].why)
+
+    def _lowest(self) -> tuple[_Total, float] | None:
         base, _ = self._floor
-        priced = [k for k, row in enumerate(self._rows) if row.part is not None]
+        alike: dict[tuple[Part, float], list[int]] = {}  # rows of one part and guard: one block
+        for k, row in enumerate(self._rows):
+            if row.part is not None:
+                least = self._guards[k][0] if k in self._guards else -math.inf
+                alike.setdefault((row.part, least), []).append(k)
+        priced = {k for rows in alike.values() for k in rows}
         kept = sum(self._v[k] * self._has(k) for k in range(len(self._v)) if k not in priced)
-        blocks = Blocks([self._block(k) for k in priced])
+        blocks = Blocks(
+            [
+                part.block(float(self._n[rows].sum()), float(self._v[rows].sum()), least)
+                for (part, least), rows in alike.items()
+            ]
+        )
 
         def at(least: float) -> _Total:
             made: list[Made | None] = [None] * len(self._rows)
-            for k, blend in zip(priced, blocks.solve(least - kept), strict=True):
-                part, guard = self._rows[k].part, self._guards.get(k)
-                assert part is not None
+            for ((part, _), rows), blend in zip(
+                alike.items(), blocks.solve(least - kept), strict=True
+            ):
+                guard = self._guards.get(rows[0])
                 bound = guard is not None and blend.gain <= guard[0] + ROUNDING
-                made[k] = guard[1] if guard is not None and bound else part.made(blend)
+                both = guard[1] if guard is not None and bound else part.made(blend)
+                for k in rows:
+                    made[k] = both
             return self._total(made)
 
-        found = lowest(base, at, lambda total: total.surely)
-        if found is None:
-            return None, f"no prices surely keep {100 * base:.2f} % of L0's preference"
-        return self._worthwhile(*found)
+        return lowest(base, at, lambda total: total.surely)
 
-    def _block(self, number: int) -> Block:
-        part = self._rows[number].part
-        assert part is not None
-        least = self._guards[number][0] if number in self._guards else -math.inf
-        return part.block(float(self._n[number]), float(self._v[number]), least)
+    def _too_many(self, made: Sequence[Made | None]) -> bool:
+        """Whether some have more points than a policy. They get caps that take fewer; else they
+        keep their mixes."""
+        over = {k: len(m.points) for k, m in enumerate(made) if m and len(m.points) > MOST_POINTS}
+        for k, count in over.items():
+            part = self._rows[k].part
+            assert part is not None
+            if part not in self._tightened:
+                self._tightened[part] = part.tightened()
+            tighter = self._tightened[part]
+            if tighter is None:
+                self._keeps(k, f"its prices take {count} points, a policy has {MOST_POINTS}")
+                continue
+            self._tightened[tighter] = None  # once
+            self._rows[k] = replace(self._rows[k], part=tighter)
+            self._guards.pop(k, None)
+            self._guard(k)
+        return bool(over)
 
     def _total(self, made: Sequence[Made | None]) -> _Total:
         n, v = self._n, self._v
@@ -367,12 +417,29 @@ def lowest(
     return best
 
 
-def _weights(prompts: Prompts, group: Group, known: Predicted) -> Array:
+def _guard_of(part: Part, minimum: float) -> tuple[float, Made] | None:
+    """(what must be predicted, what that comes to) so that a part has its minimum; None: nothing
+    does."""
+    alone = part.alone()
+    try:
+        found = lowest(minimum, lambda least: part.made(alone.solve(least)[0]), lambda m: m.least)
+    except InfeasibleError:
+        return None
+    return None if found is None else (found[1], found[0])
+
+
+def _traffic(prompts: Prompts, group: Group) -> Traffic:
+    """Of a mix's requests by class."""
+    if group.task:
+        return ((group.task, 1.0),)
+    return dict(prompts.tenants).get(group.tenant, prompts.traffic)
+
+
+def _weights(traffic: Traffic, group: Group, known: Predicted) -> Array:
     """(m,) of the predictor's prompts, as they stand for a mix's requests."""
-    if not group.task:
-        return weights(known, dict(prompts.tenants).get(group.tenant, prompts.traffic))
-    number = known.classes.index(group.task) if group.task in known.classes else -1
-    judged = int((known.label == number).sum())
-    if judged < LEAST_PROMPTS:
-        raise InfeasibleError(f"the predictor was judged on {judged} prompts of the class")
-    return weights(known, ((group.task, 1.0),))
+    if group.task:
+        number = known.classes.index(group.task) if group.task in known.classes else -1
+        judged = int((known.label == number).sum())
+        if judged < LEAST_PROMPTS:
+            raise InfeasibleError(f"the predictor was judged on {judged} prompts of the class")
+    return weights(known, traffic)

@@ -2,8 +2,9 @@
 """The policy in force: numbered, kept alive, handed to whoever watches.
 
 All state is touched on the event loop's thread alone, so a publication is atomic. A renewal has the
-same version and a new time. Should the control loop hang, nothing renews the policy; what it still
-has to live shrinks for late watchers as well, and every reader falls back to L0.
+same version and a new time. Should the control loop hang, nothing renews the policy (a solver at
+work has one time to live); what it still has to live shrinks for late watchers as well, and every
+reader falls back to L0.
 """
 
 import asyncio

@@ -10,7 +10,7 @@ fallback to another source there are two sums. See grid.py.
 
 import math
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,10 +18,10 @@ from sprout.carbon.intensity import Series
 from sprout.control import guard as live
 from sprout.control.archive import Archive, Slice, Span, Sums
 from sprout.control.grid import Grid, grams_as, intensity, series_of, title
-from sprout.control.inbox import OURS, PROMPT, UNMETERED, UNSCORED
+from sprout.control.inbox import OURS, PROMPT, UNSCORED
 from sprout.control.node_energy import Experiment, Sci, Watch
 from sprout.control.notes import Note
-from sprout.proof.attributed import Effect, Group, Moments, compare, moments
+from sprout.proof.attributed import Arm, Carried, Effect, Group, compare, moments
 from sprout.proof.capacity import Freed, freed
 from sprout.proof.guard import Tally
 from sprout.proof.interval import Absent
@@ -35,29 +35,31 @@ NO_DRAW = Absent(
     "no policy in force drew requests both into a control group (control.control_share) and under "
     "itself"
 )
-# Quantity -> (its sum, the sum of its squares) of a row.
-QUANTITIES: dict[str, Callable[[Sums], tuple[float, float]]] = {
-    "joules": lambda s: (s.joules, s.joules2),
-    "grams": lambda s: (s.grams, s.grams2),
+# Quantity -> (its sum, the sum of its squares) of a row; where not all have it, that of its
+# products with device seconds too.
+QUANTITIES: dict[str, Callable[[Sums], tuple[float, ...]]] = {
+    "joules": lambda s: (s.joules, s.joules2, s.joules_s),
+    "grams": lambda s: (s.grams, s.grams2, s.grams_s),
     "tokens": lambda s: (s.tokens, s.tokens2),
     "device_seconds": lambda s: (s.device_s, s.device_s2),
 }
 ATTRIBUTED = ("joules", "grams", "tokens")
-APART = (*OURS, UNMETERED)  # lines of their own in every grouping
+METERED = ("joules", "grams")
 GROUPINGS = ("arm", "level", "task", "tenant", "zone")
 
 
 @dataclass(frozen=True)
 class Line:
     """Sums over the requests of one arm, level, task, tenant or zone; Sprout's own, probes and
-    evaluations, have lines of their own, and so have those whose joules are not known."""
+    evaluations, have lines of their own."""
 
     name: str
     requests: int
+    unmetered: int  # of them: in neither joules nor grams
     joules: float
     grams: dict[str, float]  # by series of the intensity, as grid.grams_as names it
     with_grams: dict[str, int]  # requests, the same
-    without_grams: int  # requests whose intensity was not known: in no grams
+    without_grams: int  # metered requests whose intensity was not known: in no grams
     tokens: float  # of output
     device_seconds: float
     estimated: bool  # at least one request's joules are a model's
@@ -179,7 +181,7 @@ def capacity(archive: Archive, span: Span) -> Freed | Absent:
     return _freed(compared(sums, known, "device_seconds"), nodes)
 
 
-def _freed(arms: tuple[Moments, Moments], nodes: int) -> Freed | Absent:
+def _freed(arms: tuple[Arm, Arm], nodes: int) -> Freed | Absent:
     return freed(*arms, replicas=nodes) if nodes else NO_DRAW
 
 
@@ -242,16 +244,12 @@ def _by_prompt(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effect
     found: dict[str, Effect | Absent] = {}
     for name in ATTRIBUTED:
         if name == "grams" and (
-            len(lit) > 1 or any(s.with_grams < s.requests for s, _, _ in drawn)
+            len(lit) > 1 or any(s.metered and s.with_grams < s.requests for s, _, _ in drawn)
         ):
             found[name] = Absent("their intensities are of several series, or not known")
             continue
         chosen, mixed = (
-            moments(
-                Group(chance, s.requests, *QUANTITIES[name](s))
-                for s, by_prompt, chance in drawn
-                if by_prompt == wanted
-            )
+            _arm(((s, chance) for s, by_prompt, chance in drawn if by_prompt == wanted), name)
             for wanted in (True, False)
         )
         names = ("whose prompt chose the level", "drawn from the mix")
@@ -259,38 +257,54 @@ def _by_prompt(sums: Sequence[Sums], known: dict[int, Note]) -> dict[str, Effect
     return found
 
 
+def _arm(rows: Iterable[tuple[Sums, float]], quantity: str) -> Arm:
+    """Of (row, probability of its arm)."""
+    known: list[Group] = []
+    unknown: list[Group] = []
+    for row, chance in rows:
+        total, squares, *product = QUANTITIES[quantity](row)
+        seconds = (row.device_s, row.device_s2)
+        if quantity in METERED and not row.metered:
+            unknown.append(Group(chance, row.requests, 0.0, 0.0, *seconds))
+        else:
+            count = row.with_grams if quantity == "grams" else row.requests
+            known.append(Group(chance, count, total, squares, *seconds, *product))
+    return Carried(moments(known), moments(unknown)) if unknown else moments(known)
+
+
 def compared(
     sums: Sequence[Sums], known: dict[int, Note], quantity: str, series: Series | None = None
-) -> tuple[Moments, Moments]:
+) -> tuple[Arm, Arm]:
     """(under the policy, in the control group) of one quantity.
 
     For grams, those whose intensity was of `series` alone. Requests whose intensity was not known
     are left out: their policies did not know it either, so they are left out of both arms.
     """
-    groups: dict[str, list[Group]] = {"policy": [], CONTROL: []}
+    arms: dict[str, list[tuple[Sums, float]]] = {"policy": [], CONTROL: []}
     for row in sums:
         arm = drawn_as(row, known)
         if arm is None:
             continue
         if quantity == "grams" and (
-            row.with_grams == 0 or series is None or series_of(known[row.policy_version]) != series
+            (row.metered and row.with_grams == 0)
+            or series is None
+            or series_of(known[row.policy_version]) != series
         ):
             continue
         made = known[row.policy_version]
         chance = made.control_probability if arm == CONTROL else made.policy_probability
-        count = row.with_grams if quantity == "grams" else row.requests
-        groups[arm].append(Group(chance, count, *QUANTITIES[quantity](row)))
-    return moments(groups["policy"]), moments(groups[CONTROL])
+        arms[arm].append((row, chance))
+    return _arm(arms["policy"], quantity), _arm(arms[CONTROL], quantity)
 
 
 def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
     """Grouped by arm, level, task, tenant or zone, the most requests first."""
     names: dict[str, Callable[[Sums], str]] = {
         "arm": lambda s: s.arm,
-        "level": lambda s: s.arm if s.arm in APART else f"L{s.level}",
-        "task": lambda s: s.arm if s.arm in APART else s.task or "none given",
-        "tenant": lambda s: s.arm if s.arm in APART else s.tenant or "none given",
-        "zone": lambda s: s.arm if s.arm == UNMETERED else _zone(s, known),
+        "level": lambda s: s.arm if s.arm in OURS else f"L{s.level}",
+        "task": lambda s: s.arm if s.arm in OURS else s.task or "none given",
+        "tenant": lambda s: s.arm if s.arm in OURS else s.tenant or "none given",
+        "zone": lambda s: known[s.policy_version].zone if s.policy_version in known else "unknown",
     }
     groups: dict[str, list[Sums]] = {}
     for row in sums:
@@ -299,9 +313,10 @@ def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
         Line(
             name=name,
             requests=sum(s.requests for s in rows),
-            joules=math.fsum(s.joules for s in rows),
+            unmetered=sum(s.requests for s in rows if not s.metered),
+            joules=math.fsum(s.joules for s in rows if s.metered),
             **_grams(rows, known),
-            without_grams=sum(s.requests - s.with_grams for s in rows),
+            without_grams=sum(s.requests - s.with_grams for s in rows if s.metered),
             tokens=math.fsum(s.tokens for s in rows),
             device_seconds=math.fsum(s.device_s for s in rows),
             estimated=any(s.estimated for s in rows),
@@ -311,15 +326,11 @@ def lines(sums: Sequence[Sums], known: dict[int, Note], by: str) -> list[Line]:
     return sorted(made, key=lambda line: (-line.requests, line.name))
 
 
-def _zone(row: Sums, known: dict[int, Note]) -> str:
-    return known[row.policy_version].zone if row.policy_version in known else "unknown"
-
-
 def _grams(rows: Sequence[Sums], known: dict[int, Note]) -> dict[str, dict[str, Any]]:
     """The fields of a line that keep grams apart."""
     parts: dict[str, list[Sums]] = {}
     for row in rows:
-        if row.with_grams:
+        if row.metered and row.with_grams:
             parts.setdefault(grams_as(known.get(row.policy_version)), []).append(row)
     return {
         "grams": {name: math.fsum(s.grams for s in own) for name, own in sorted(parts.items())},

@@ -7,21 +7,35 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sprout.control import tables as t
+from sprout.control.inbox import NOT_ELIGIBLE
 from sprout.control.propensity import Served
 from sprout.profile import live
+from sprout.v1 import control_pb2 as pb
 
+_COLUMNS = (
+    "policy_version, tenant, task, id, energy_joules, device_seconds, input_tokens, "
+    "output_tokens, energy_estimated, stored_at"
+)
 # Along the index `profile`, from its end: reads as many rows as it gives.
-SAMPLES = """
-SELECT policy_version, tenant, task, id, energy_joules, device_seconds, input_tokens,
-    output_tokens, energy_estimated, stored_at
+SAMPLES = f"""
+SELECT {_COLUMNS}, 1 AS metered
 FROM outcomes WHERE pack_hash = ? AND level = ? AND eligible = 1 ORDER BY id DESC LIMIT ?
-"""
+"""  # noqa: S608
+# Those that would be eligible if they had been metered, down to an id, along their own index.
+UNMETERED = f"""
+SELECT {_COLUMNS}, 0 AS metered
+FROM outcomes WHERE pack_hash = ? AND level = ? AND id > ? AND flags & {t.UNMETERED}
+    AND ending = {pb.ENDING_DELIVERED}
+    AND arm NOT IN ({", ".join(f"'{arm}'" for arm in sorted(NOT_ELIGIBLE))})
+ORDER BY id DESC LIMIT ?
+"""  # noqa: S608
 
 
 class Newest(NamedTuple):
-    """The newest eligible outcomes of each level."""
+    """The newest eligible outcomes of each level, and those beside them that were not metered."""
 
-    rows: Sequence[Sequence[Any]]  # by level, as SAMPLES gives them
+    rows: Sequence[Sequence[Any]]  # by level, as SAMPLES and UNMETERED give them
     served: Mapping[int, Served | None]  # by policy version
     last: int  # the newest id of all outcomes
     now: float
@@ -46,8 +60,9 @@ class Newest(NamedTuple):
             rows.append(numbers)
             shares = () if mixes is None else mixes.of(tenant, task)
             propensity.append(shares[level] if level < len(shares) else math.nan)
-        columns = np.array(rows, np.float64).reshape(-1, 7).T
-        ids, joules, seconds, inputs, outputs, estimated, stored_at = columns
+        columns = np.array(rows, np.float64).reshape(-1, 8).T
+        ids, joules, seconds, inputs, outputs, estimated, stored_at, metered = columns
+        known = metered > 0
         return live.Samples(
             age_outcomes=self.last - ids,
             energy_joules=joules,
@@ -55,6 +70,7 @@ class Newest(NamedTuple):
             input_tokens=inputs,
             output_tokens=outputs,
             propensity=np.array(propensity, np.float64),
-            energy_estimated=bool(estimated.any()),
-            age_s=max(0.0, self.now - float(stored_at.max())) if rows else math.nan,
+            metered=known,
+            energy_estimated=bool(estimated[known].any()),
+            age_s=max(0.0, self.now - float(stored_at[known].max())) if known.any() else math.nan,
         )

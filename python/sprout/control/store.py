@@ -26,7 +26,7 @@ from sprout.control.notes import note
 from sprout.control.propensity import Served
 from sprout.control.recent import Recent
 from sprout.control.records import Records
-from sprout.control.samples import SAMPLES, Newest
+from sprout.control.samples import SAMPLES, UNMETERED, Newest
 from sprout.profile import Measured, live
 
 # Outcomes come by the thousand a second: their statements skip SQLAlchemy's work on each row.
@@ -37,20 +37,23 @@ _ADD = (
     "ON CONFLICT (segment_uid, ticket) DO NOTHING"
 )
 _ADD_TOTALS = """
-INSERT INTO totals (arm, outcomes, energy_joules, carbon_g, output_tokens, energy_estimated)
-SELECT arm, count(*), total(energy_joules), total(carbon_g), total(output_tokens),
-    max(energy_estimated)
+INSERT INTO totals
+    (arm, outcomes, energy_joules, carbon_g, output_tokens, energy_estimated, unmetered)
+SELECT arm, count(*), total(iif(flags & 512, 0, energy_joules)),
+    total(iif(flags & 512, 0, carbon_g)), total(output_tokens), max(energy_estimated),
+    total(flags & 512) / 512
 FROM outcomes WHERE id > ? GROUP BY arm
 ON CONFLICT (arm) DO UPDATE SET
     outcomes = outcomes + excluded.outcomes,
     energy_joules = energy_joules + excluded.energy_joules,
     carbon_g = carbon_g + excluded.carbon_g,
     output_tokens = output_tokens + excluded.output_tokens,
-    energy_estimated = max(energy_estimated, excluded.energy_estimated)
+    energy_estimated = max(energy_estimated, excluded.energy_estimated),
+    unmetered = unmetered + excluded.unmetered
 """
 _PRICED = """
 SELECT arm, policy_version, total(carbon_g) FROM outcomes
-WHERE id > ? AND carbon_g IS NOT NULL GROUP BY arm, policy_version
+WHERE id > ? AND carbon_g IS NOT NULL AND (flags & 512) = 0 GROUP BY arm, policy_version
 """
 _ADD_GRAMS = """
 INSERT INTO grams (arm, series, carbon_g) VALUES (?, ?, ?)
@@ -129,8 +132,10 @@ class Store(Records):
             self.revision += 1
 
     def totals(self) -> list[dict[str, Any]]:
-        """By arm, of all outcomes ever stored; carbon_g_by_series: of each, as grid.grams_as names
-        it, or tables.BEFORE_SERIES."""
+        """By arm, of all outcomes ever stored; energy and grams without the `unmetered` of them.
+
+        carbon_g_by_series: of each, as grid.grams_as names it, or tables.BEFORE_SERIES.
+        """
         by_arm: dict[str, dict[str, float]] = {}
         with self._reading() as db:
             rows = db.execute(sa.select(t.TOTALS).order_by(t.TOTALS.c.arm)).mappings()
@@ -154,7 +159,8 @@ class Store(Records):
         half_life_outcomes: float = math.inf,
         now: float | None = None,
     ) -> list[Measured]:
-        """Estimates from the newest eligible outcomes of each level of a pack, (levels,).
+        """Estimates from the newest eligible outcomes of each level of a pack, (levels,), and from
+        how long those took beside them that were not metered.
 
         newest: of each level, at most. half_life_outcomes: see live.py; inf: no decay.
         now: seconds since 1970 that ages count to; default the clock's.
@@ -189,10 +195,14 @@ class Store(Records):
         now = datetime.now(UTC).timestamp() if now is None else now
         with self._reading() as db:
             last = db.scalar(_LAST) or 0
-            found = [
-                db.exec_driver_sql(SAMPLES, (t.signed(pack_hash), level, newest)).fetchall()
-                for level in range(levels)
-            ]
+            found = []
+            for level in range(levels):
+                key = t.signed(pack_hash), level
+                rows = [*db.exec_driver_sql(SAMPLES, (*key, newest))]
+                if rows:
+                    oldest = rows[-1][3]
+                    rows += db.exec_driver_sql(UNMETERED, (*key, oldest, newest))
+                found.append(rows)
             served = self._served(db, {row[0] for rows in found for row in rows})
         return Newest(found, served, last, now)
 

@@ -10,7 +10,10 @@ from sqlalchemy.engine import Dialect
 from sprout.v1 import control_pb2 as pb
 
 METADATA = sa.MetaData()
-VERSION = 3  # SQLite's user_version: raised with every change to these tables
+VERSION = 4  # SQLite's user_version: raised with every change to these tables
+# Of an outcome's flags: a meter stood still meanwhile. That says nothing of what drew the level, so
+# it is no arm; joules and grams are not all there, so they are in no sum and no comparison.
+UNMETERED = 512
 BEFORE_SERIES = "before series were kept apart"
 # By the version that an older store is of: what makes it one of the next. New tables are there by
 # then.
@@ -19,6 +22,10 @@ UPGRADES = {
     2: (
         f"INSERT INTO grams SELECT arm, '{BEFORE_SERIES}', carbon_g FROM totals "  # noqa: S608
         "WHERE carbon_g > 0",
+    ),
+    3: (
+        "ALTER TABLE totals ADD COLUMN unmetered BIGINT NOT NULL DEFAULT 0",
+        "CREATE INDEX unmetered ON outcomes (pack_hash, level, id) WHERE flags & 512",
     ),
 }
 WRAP = 1 << 64
@@ -72,7 +79,8 @@ OUTCOMES = sa.Table(
     sa.Column("stub_index", sa.BigInteger, nullable=False),
     sa.Column("sequence", U64, nullable=False),
     sa.Column("task", sa.Text, nullable=False),
-    sa.Column("flags", sa.Integer, nullable=False),  # as in the ledger: 1 pinned … 256 prompt
+    # As in the ledger: 1 pinned … 256 prompt, 1024 unscored; and UNMETERED.
+    sa.Column("flags", sa.Integer, nullable=False),
     sa.Column("ending", sa.Integer, nullable=False),
     sa.Column("input_tokens", sa.BigInteger, nullable=False),
     sa.Column("output_tokens", sa.BigInteger, nullable=False),
@@ -89,7 +97,12 @@ OUTCOMES = sa.Table(
     sa.Column("tenant", sa.Text, nullable=False, server_default=""),  # "": none was given
     sa.UniqueConstraint("segment_uid", "ticket"),
     sa.Index("profile", "pack_hash", "level", "eligible", "id"),
+    # Those few alone: a level's that belong beside its newest eligible ones.
+    sa.Index("unmetered", "pack_hash", "level", "id", sqlite_where=sa.text("flags & 512")),
 )
+
+# Its joules are all there.
+METERED: sa.ColumnElement[bool] = OUTCOMES.c.flags.bitwise_and(UNMETERED) == 0
 
 # Delivered with as many tokens as were allowed.
 CUT = sa.and_(
@@ -107,6 +120,8 @@ TOTALS = sa.Table(
     sa.Column("carbon_g", sa.Double, nullable=False),
     sa.Column("output_tokens", sa.Double, nullable=False),
     sa.Column("energy_estimated", sa.Boolean, nullable=False),
+    # Outcomes that are in neither energy nor carbon.
+    sa.Column("unmetered", sa.BigInteger, nullable=False, server_default="0"),
 )
 
 # Of TOTALS, its grams as they may be added.

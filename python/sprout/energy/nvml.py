@@ -34,6 +34,15 @@ class Gpu:
         return f"GPU {self.uuid} ({self.name})"
 
 
+@dataclass(frozen=True)
+class Computing:
+    """A process on a GPU. Another container's has the host's pid, or is not listed at all."""
+
+    uuid: str
+    pid: int
+    used_bytes: int | None  # None: NVML does not tell
+
+
 class NvmlMeter:
     """Joules of the chosen GPUs.
 
@@ -211,6 +220,24 @@ def listed(nvml: Any = None) -> dict[str, str]:
                 found[str(nv.nvmlDeviceGetUUID(handle))] = str(nv.nvmlDeviceGetName(handle))
             except nv.NVMLError as error:
                 log.debug("GPU %d: %s", index, error)
+    finally:
+        _shutdown(nv)
+    return found
+
+
+def computing(uuids: Sequence[str], nvml: Any = None) -> list[Computing]:
+    """What computes on these GPUs now, as far as NVML tells. PrerequisiteError: no driver."""
+    nv = _library() if nvml is None else nvml
+    _open(nv)
+    found = []
+    try:
+        for uuid in uuids:
+            try:
+                handle = nv.nvmlDeviceGetHandleByUUID(uuid)
+                for process in nv.nvmlDeviceGetComputeRunningProcesses(handle):
+                    found.append(Computing(uuid, process.pid, process.usedGpuMemory))
+            except nv.NVMLError as error:
+                log.debug("GPU %s: %s", uuid, error)
     finally:
         _shutdown(nv)
     return found

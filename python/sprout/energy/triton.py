@@ -10,7 +10,7 @@ import math
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from sprout.energy.tally import NOTHING, Memory, Tally
 from sprout.errors import PrerequisiteError
@@ -52,7 +52,8 @@ class TritonMeter:
 
         self.problem = NOT_ASKED
         self._clock = clock
-        self._told: set[str] = set()  # GPUs that it has reported; one that it leaves out is missed
+        # GPUs that this Triton has reported: one that it leaves out is missed, as long as it lives.
+        self._told: set[str] = set()
         self._whole_from = float("-inf")  # once it has stood still, by the clock
         self.prior_watts = fallback_watts
         self._url = url
@@ -105,8 +106,8 @@ class TritonMeter:
         }
         if self.problem not in ("", NOT_ASKED):  # before it is said to be over
             self._doubt()
+        self._count(found)
         missing = (self._gpus or self._told) - found.keys()
-        self._told |= found.keys()
         if missing or not found:
             what = f" of {', '.join(sorted(missing))}" if missing else ""
             self._say(f"triton: {self._url} has no nv_energy_consumption{what}")
@@ -115,12 +116,6 @@ class TritonMeter:
         limits = samples(text, "nv_gpu_power_limit")
         if found and found.keys() <= limits.keys():
             self.prior_watts = sum(limits[uuid] for uuid in found)
-        with self._lock:
-            for uuid, joules in found.items():
-                self._tally.update(uuid, joules)
-            self._ramp.step(self._tally.joules)
-        if self._tally.doubtful:
-            self._doubt()
 
     def memory(self) -> Memory:
         with self._lock:
@@ -129,6 +124,23 @@ class TritonMeter:
     def close(self) -> None:
         self._stop.set()  # the thread is a daemon, and may be inside a call
         self._client.close()
+
+    def _count(self, found: Mapping[str, float]) -> None:
+        """Take a page's joules by GPU."""
+        before = self._tally.memory().counters
+        with self._lock:
+            for uuid, joules in found.items():
+                self._tally.update(uuid, joules)
+            self._ramp.step(self._tally.joules)
+        after = self._tally.memory().counters
+        # Another Triton has other GPUs: counters that are believed to have begun anew, or not one
+        # GPU of before.
+        fell = any(after[uuid] < joules for uuid, joules in before.items())
+        if fell or (found and self._told.isdisjoint(found)):
+            self._told = set()
+        self._told |= found.keys()
+        if self._tally.doubtful:
+            self._doubt()
 
     def _doubt(self) -> None:
         with self._lock:

@@ -17,6 +17,8 @@ from sprout.errors import EngineUnavailable
 
 log = logging.getLogger(__name__)
 
+# How long a slot waits for the next byte of an answer, its first one too.
+STALL_S = 120.0
 _CONNECT_S = 2.0
 _FIRST_DELAY_S, _LAST_DELAY_S = 0.05, 0.5
 _KEEPALIVE_S = 3.0  # less than uvicorn's 5 s, so that the server seldom hangs up first

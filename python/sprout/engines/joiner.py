@@ -1,22 +1,27 @@
 # SPDX-License-Identifier: Apache-2.0
 """Joins tokens that come close together into one response: each response costs a hop.
 
-The first tokens leave at once. Later ones leave as soon as `interval_ns` has passed since the
+The first tokens leave at once. Later ones leave as soon as the interval has passed since the
 response before, so an engine that is slower than that is never held up.
 """
 
 from sprout.engines.base import Chunk
+from sprout.engines.pace import Pace
+
+_LONG_AGO_NS = -(1 << 62)
 
 
 class ChunkJoiner:
-    """Of one stream. interval_ns: 0 joins nothing; None holds everything until the end."""
+    """Of one stream. pace: with an interval of 0 nothing is joined; None holds everything until the
+    end.
+    """
 
-    __slots__ = ("_interval_ns", "_pending", "_sent_ns")
+    __slots__ = ("_pace", "_pending", "sent_ns")
 
-    def __init__(self, interval_ns: int | None) -> None:
-        self._interval_ns = interval_ns
+    def __init__(self, pace: Pace | None) -> None:
+        self._pace = pace
         self._pending: list[int] = []
-        self._sent_ns: int | None = None
+        self.sent_ns = _LONG_AGO_NS  # when the last response left
 
     def add(self, chunk: Chunk, now_ns: int) -> Chunk | None:
         """What is to be sent now, if anything. A chunk with an end always is."""
@@ -32,12 +37,12 @@ class ChunkJoiner:
         if deadline is None or now_ns < deadline:
             return None
         pending, self._pending = self._pending, []
-        self._sent_ns = now_ns
+        self.sent_ns = now_ns
         return Chunk(pending)
 
     @property
     def deadline_ns(self) -> int | None:
         """When waiting tokens must leave; None if there are none, or only the end sends them."""
-        if not self._pending or self._interval_ns is None:
+        if not self._pending or self._pace is None:
             return None
-        return 0 if self._sent_ns is None else self._sent_ns + self._interval_ns
+        return self.sent_ns + self._pace.interval_ns

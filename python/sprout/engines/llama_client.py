@@ -6,6 +6,7 @@ from typing import Any
 from sprout.engines.base import Reason
 from sprout.engines.client import EngineClient, Job
 from sprout.engines.events import EventParser, cut
+from sprout.engines.http import STALL_S
 from sprout.engines.llama_body import body, check
 from sprout.engines.llama_http import LlamaHttp
 from sprout.engines.llama_stream import Tokens
@@ -34,7 +35,7 @@ class LlamaClient(EngineClient):
         repetition_penalty: float = 1.0,
         cache_prompt: bool = False,
         retry_s: float = 10.0,
-        stall_s: float = 120.0,
+        stall_s: float = STALL_S,
     ) -> None:
         self._context_tokens = context_tokens
         self._repetition_penalty = repetition_penalty

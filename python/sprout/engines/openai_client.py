@@ -10,6 +10,7 @@ from pathlib import Path
 from sprout.engines.base import Reason
 from sprout.engines.client import EngineClient, Job
 from sprout.engines.events import EventParser, cut
+from sprout.engines.http import STALL_S
 from sprout.engines.openai_body import body, check
 from sprout.engines.openai_http import NotServed, OpenAIHttp
 from sprout.engines.openai_stream import Tokens
@@ -38,7 +39,7 @@ class OpenAIClient(EngineClient):
         ca_file: Path | None = None,
         repetition_penalty: float = 1.0,
         retry_s: float = 10.0,
-        stall_s: float = 120.0,
+        stall_s: float = STALL_S,
     ) -> None:
         self._context_tokens = context_tokens
         self._repetition_penalty = repetition_penalty

@@ -34,6 +34,7 @@ class SlotSettings:
     engine_queue: int = 256
     engine_context_tokens: int = 2048
     chunk_interval_ms: float = 20
+    chunks_per_s: float = 1000
     repetition_penalty: float | None = None  # default: 1.1 with llama_cpp, else 1
     echo_tokens_per_s: float = 0
     llmapi_model: Path | None = None
@@ -127,6 +128,7 @@ _KINDS: Mapping[str, type] = {
     "engine_queue": int,
     "engine_context_tokens": int,
     "chunk_interval_ms": float,
+    "chunks_per_s": float,
     "repetition_penalty": float,
     "echo_tokens_per_s": float,
     "llmapi_model": Path,

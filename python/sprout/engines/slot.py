@@ -2,9 +2,9 @@
 """What stands in the place of TensorRT-LLM's `tensorrt_llm` model, without anything of Triton's.
 
 Three threads besides Triton's own. The engine's produces tokens and only queues them here. The
-sender joins them into chunks, marks the ledger and sends: sending waits for Triton, which must not
-hold up the engine's loop, and one sender keeps a stream's order. The watcher asks Triton whether
-clients are still there.
+sender joins them into chunks, at a pace that leaves the hop room, marks the ledger and sends:
+sending waits for Triton, which must not hold up the engine's loop, and one sender keeps a stream's
+order. The watcher asks Triton whether clients are still there.
 """
 
 import logging
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from sprout.engines.base import Chunk, Engine, Generation, Handle, Reason
 from sprout.engines.joiner import ChunkJoiner
 from sprout.engines.marks import FlightMarks
+from sprout.engines.pace import Pace
 from sprout.engines.settings import SlotSettings
 from sprout.engines.tensors import Asked, is_stop, parse, response, ticket_of
+from sprout.engines.waiting import Waiting
 from sprout.errors import EngineBusy, EngineError, RequestError, SproutError
 from sprout.units import NS_PER_S
 from sprout_ext.ledger import Counter
@@ -56,9 +58,10 @@ class _Flight:
         self.handle: Handle | None = None
         self.tokens = 0
         self.scheduled = self.gone = self.over = False
+        self.paced = False  # it counts among the streams that share the slot's chunks
         self.watched = True
         self.lock = threading.Lock()  # the watcher's question and the final response exclude
-        self.joiner = ChunkJoiner(slot.interval_ns if asked.streaming else None)
+        self.joiner = ChunkJoiner(slot.pace if asked.streaming else None)
         self._queue = slot.queue
 
     def on_scheduled(self, now_ns: int) -> None:
@@ -77,15 +80,22 @@ _Event = tuple[_Flight | None, int, Chunk | SproutError | None]  # a flight of N
 class Slot:
     """accept() takes requests; everything else happens on its threads until close()."""
 
-    def __init__(self, settings: SlotSettings, engine: Engine | None = None) -> None:
-        self.interval_ns = round(settings.chunk_interval_ms * 1e6)
+    def __init__(
+        self,
+        settings: SlotSettings,
+        engine: Engine | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        """clock: of what waits; times of tokens are the engine's."""
+        self.pace = Pace(settings.chunk_interval_ms, settings.chunks_per_s)
         self.queue: queue.SimpleQueue[_Event] = queue.SimpleQueue()
         self._settings = settings
         self._engine = engine or settings.make_engine()
         self._marks = FlightMarks(settings.shm_dir, settings.node_id)
         self._flights: dict[_Flight, None] = {}  # insertion-ordered; under the lock
         self._lock = threading.Lock()
-        self._waiting: set[_Flight] = set()  # the sender's own: tokens wait in their joiners
+        self._clock = clock
+        self._waiting: Waiting[_Flight] = Waiting()  # the sender's own, as the pace is
         self._stopping = threading.Event()
         self._sender = threading.Thread(target=self._run, name="slot-sender", daemon=True)
         self._watcher = threading.Thread(target=self._watch, name="slot-watcher", daemon=True)
@@ -140,7 +150,7 @@ class Slot:
             try:
                 flight, now_ns, what = self.queue.get(timeout=self._patience_s())
             except queue.Empty:
-                self._flush(time.monotonic_ns())
+                self._flush()
                 continue
             if flight is None:
                 if now_ns < 0:
@@ -148,8 +158,7 @@ class Slot:
                 self._heartbeat(now_ns)
                 continue
             self._guarded(self._handle, flight, now_ns, what)
-            if self._waiting:
-                self._flush(now_ns)
+            self._flush()
 
     def _guarded(self, step: Callable[..., None], flight: _Flight, *more: Any) -> None:
         """What is wrong with one stream ends that stream, never the sender of them all."""
@@ -167,10 +176,10 @@ class Slot:
                 log.exception("request %r has no end", flight.asked.generation.request_id)
 
     def _patience_s(self) -> float | None:
-        if not self._waiting:
+        first = self._waiting.first()
+        if first is None:
             return None
-        due = min(flight.joiner.deadline_ns or 0 for flight in self._waiting)
-        return max(0.0, (due - time.monotonic_ns()) / NS_PER_S)
+        return max(0.0, (first[0] + self.pace.interval_ns - self._clock()) / NS_PER_S)
 
     def _handle(self, flight: _Flight, now_ns: int, what: Chunk | SproutError | None) -> None:
         if flight.over:
@@ -185,18 +194,28 @@ class Slot:
             return
         if what.token_ids and not flight.tokens and what.end is None:  # an end tells it as well
             self._marks.first_token(ticket, now_ns)
+            if flight.asked.streaming:
+                flight.paced = True
+                self.pace.begin()
         flight.tokens += len(what.token_ids)
-        chunk = flight.joiner.add(what, now_ns)
+        # By the time that it is now, not that of the token: if sending lags, more is joined.
+        chunk = flight.joiner.add(what, self._clock())
         if chunk is not None:
             self._send(flight, chunk, now_ns)
-        elif flight.asked.streaming:
-            self._waiting.add(flight)
+        elif flight.joiner.deadline_ns is not None:
+            self._waiting.add(flight, flight.joiner.sent_ns)
 
-    def _flush(self, now_ns: int) -> None:
-        for flight in [*self._waiting]:
-            chunk = flight.joiner.due(now_ns)
-            if chunk is not None:
-                self._guarded(self._send, flight, chunk, now_ns)
+    def _flush(self) -> None:
+        """One stream that is due. The queue comes next: a first token must not wait for the tokens
+        of a hundred streams that are due at once.
+        """
+        first = self._waiting.first()
+        if first is None:
+            return
+        flight, now_ns = first[1], self._clock()
+        chunk = flight.joiner.due(now_ns)
+        if chunk is not None:
+            self._guarded(self._send, flight, chunk, now_ns)
 
     def _send(self, flight: _Flight, chunk: Chunk, now_ns: int) -> None:
         self._waiting.discard(flight)
@@ -208,7 +227,9 @@ class Slot:
             return
         # Before it is sent: postprocessing looks up the engine's times as it closes the flight.
         self._marks.finished(flight.asked.ticket, chunk.end)
-        self._marks.count(Counter.CHUNKS)
+        # An end without a token, of an answer that a client gave up, is not the engine's doing.
+        if chunk.token_ids or chunk.end.reason is not Reason.CANCELLED:
+            self._marks.count(Counter.CHUNKS)
         self._leave(flight)
         if flight.gone and chunk.end.reason is Reason.CANCELLED:
             flight.responder.abandon()
@@ -230,6 +251,8 @@ class Slot:
     def _leave(self, flight: _Flight) -> None:
         """Directly before the final response."""
         self._waiting.discard(flight)
+        if flight.paced:
+            self.pace.end()
         with self._lock:
             self._flights.pop(flight, None)
         with flight.lock:

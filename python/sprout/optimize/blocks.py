@@ -93,13 +93,18 @@ class Blocks:
         means = (b.share * float((b.weights @ b.costs_g).max()) / b.weights.sum() for b in blocks)
         # A power of two: prices of scaled costs choose as the same times the scale do of costs.
         self._scale = 2.0 ** round(math.log2(math.fsum(means) or 1.0))
-        self._means = [
-            Means(b.costs_g / self._scale, b.weights, [b.gains, *(row.gains for row in b.rows)])
-            for b in blocks
-        ]
+        tables: dict[tuple[int, ...], Means] = {}  # blocks of the very same prompts have one
+        self._means = [self._table(block, tables) for block in blocks]
         self._columns: list[_Column] = []
         for number, block in enumerate(blocks):
             self._add(number, np.zeros(1 + len(block.rows)))
+
+    def _table(self, block: Block, tables: dict[tuple[int, ...], Means]) -> Means:
+        gains = [block.gains, *(row.gains for row in block.rows)]
+        key = tuple(map(id, (block.costs_g, block.weights, *gains)))
+        if key not in tables:
+            tables[key] = Means(block.costs_g / self._scale, block.weights, gains)
+        return tables[key]
 
     def solve(self, least: float) -> list[Blend]:
         """InfeasibleError names what can't be had, and by how much."""

@@ -11,6 +11,12 @@ The figure is *attributed*: receipts share the joules of a batch among the reque
 answer beside it costs a short one energy, and a node at equal traffic still idles: at equal traffic
 it overstates what the node saves. It is never called carbon saved; see switchback.py for what is.
 
+A meter that stands still is met by long answers more often than by short ones: those that it spared
+would make the policy look worse or better than it is. So an arm's mean of what is metered is that
+of the known per active second, times the active seconds of all (`Carried`). Joules are shared by
+active second, at one rate for all that are active at a time; so the rate does not go with the
+length, and seconds are known of all.
+
 The interval of the ratio of means is the delta method's on the log scale with Student's t. It needs
 sums alone, so a database can make them; docs/proof.md shows its coverage beside the alternatives.
 """
@@ -33,6 +39,10 @@ class Group:
     requests: int
     total: float
     total_of_squares: float
+    # Wanted where some of the arm's are not known.
+    seconds: float = 0.0  # that these were active
+    squares_of_seconds: float = 0.0  # their sum
+    products: float = 0.0  # of the quantity and the seconds of each, their sum
 
 
 @dataclass(frozen=True)
@@ -45,6 +55,12 @@ class Moments:
     wx: float = 0.0  # Σwx
     w2x: float = 0.0  # Σw²x
     w2xx: float = 0.0  # Σw²x²
+    ws: float = 0.0  # s: active seconds
+    w2s: float = 0.0
+    w2ss: float = 0.0
+    w2xs: float = 0.0
+
+    unmetered = 0  # as in Carried
 
     @property
     def effective(self) -> float:
@@ -70,6 +86,7 @@ class Moments:
 def moments(groups: Iterable[Group]) -> Moments:
     """Of all groups of an arm, each request weighted by 1 / probability."""
     n, weight, weight2, wx, w2x, w2xx = 0, 0.0, 0.0, 0.0, 0.0, 0.0
+    ws, w2s, w2ss, w2xs = 0.0, 0.0, 0.0, 0.0
     for group in groups:
         w = 1 / group.probability
         n += group.requests
@@ -78,7 +95,65 @@ def moments(groups: Iterable[Group]) -> Moments:
         wx += w * group.total
         w2x += w**2 * group.total
         w2xx += w**2 * group.total_of_squares
-    return Moments(n, weight, weight2, wx, w2x, w2xx)
+        ws += w * group.seconds
+        w2s += w**2 * group.seconds
+        w2ss += w**2 * group.squares_of_seconds
+        w2xs += w**2 * group.products
+    return Moments(n, weight, weight2, wx, w2x, w2xx, ws, w2s, w2ss, w2xs)
+
+
+@dataclass(frozen=True)
+class Carried:
+    """An arm not all of whose x are known: x a second of the known, times the seconds of all."""
+
+    known: Moments
+    unknown: Moments  # x stands for nothing
+
+    @property
+    def requests(self) -> int:
+        return self.known.requests + self.unknown.requests
+
+    @property
+    def unmetered(self) -> int:
+        return self.unknown.requests
+
+    @property
+    def effective(self) -> float:
+        return self.known.effective
+
+    @property
+    def mean(self) -> float:
+        return self._rate * self._mean_s
+
+    @property
+    def variance_of_mean(self) -> float:
+        """Linearised: of Σ w (a x + b s - c) over the known and Σ w (d s - c) over the unknown."""
+        n, k, u = self.known.effective, self.known, self.unknown
+        if n <= 1 or k.ws <= 0:
+            return math.nan
+        a = self._mean_s / k.ws
+        d = self._rate / (k.weight + u.weight)
+        b, c = d - a * self._rate, d * self._mean_s
+        spread = (
+            a**2 * k.w2xx
+            + b**2 * k.w2ss
+            + c**2 * (k.weight2 + u.weight2)
+            + 2 * (a * b * k.w2xs - a * c * k.w2x - b * c * k.w2s)
+            + d**2 * u.w2ss
+            - 2 * d * c * u.w2s
+        )
+        return max(spread, 0.0) * n / (n - 1)
+
+    @property
+    def _rate(self) -> float:
+        return self.known.wx / self.known.ws if self.known.ws > 0 else math.nan
+
+    @property
+    def _mean_s(self) -> float:
+        return (self.known.ws + self.unknown.ws) / (self.known.weight + self.unknown.weight)
+
+
+Arm = Moments | Carried
 
 
 @dataclass(frozen=True)
@@ -87,6 +162,8 @@ class Effect:
 
     policy_requests: int
     control_requests: int
+    policy_unmetered: int  # of them: of these the seconds alone are known
+    control_unmetered: int
     policy_mean: float
     control_mean: float
     difference: Interval  # control - policy: what a request costs less
@@ -94,8 +171,8 @@ class Effect:
 
 
 def compare(
-    policy: Moments,
-    control: Moments,
+    policy: Arm,
+    control: Arm,
     confidence: float = CONFIDENCE,
     *,
     names: tuple[str, str] = ("under the policy", "in the control group"),
@@ -106,11 +183,12 @@ def compare(
         if arm.requests == 0:
             return Absent(f"no request {name}")
         if arm.effective < MIN_REQUESTS:
-            text = f"{arm.requests} requests {name}"
-            if arm.effective < 0.9 * arm.requests:
+            metered = arm.requests - arm.unmetered
+            text = f"{metered} requests {name}{' that were metered' if arm.unmetered else ''}"
+            if arm.effective < 0.9 * metered:
                 text += f" that tell as much as {arm.effective:.0f} of equal weight"
             return Absent(f"{text}; an interval needs {MIN_REQUESTS}")
-        if arm.mean <= 0:
+        if not arm.mean > 0:  # nor is nan
             return Absent(f"nothing was measured of the requests {name}")
     v_policy, v_control = policy.variance_of_mean, control.variance_of_mean
     m_policy, m_control = policy.mean, control.mean
@@ -127,6 +205,8 @@ def compare(
     return Effect(
         policy_requests=policy.requests,
         control_requests=control.requests,
+        policy_unmetered=policy.unmetered,
+        control_unmetered=control.unmetered,
         policy_mean=m_policy,
         control_mean=m_control,
         difference=Interval(

@@ -12,7 +12,7 @@ It becomes carbon once it is released: fewer replicas, sleeping or slower ones.
 import math
 from dataclasses import dataclass
 
-from sprout.proof.attributed import Moments, compare
+from sprout.proof.attributed import Arm, compare
 from sprout.proof.interval import CONFIDENCE, Absent, Interval
 
 
@@ -26,9 +26,9 @@ class Freed:
 
 
 def freed(
-    policy: Moments, control: Moments, *, replicas: int, confidence: float = CONFIDENCE
+    policy: Arm, control: Arm, *, replicas: int, confidence: float = CONFIDENCE
 ) -> Freed | Absent:
-    """From device-seconds per request (`Moments` of seconds) under the policy and at L0."""
+    """From device-seconds per request (seconds are known of all) under the policy and at L0."""
     effect = compare(policy, control, confidence)
     if isinstance(effect, Absent):
         return effect

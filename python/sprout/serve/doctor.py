@@ -43,6 +43,7 @@ def examine(cfg: Config) -> Iterator[Finding]:
         _accounting,
         _gpu,
         doctor_gpus.gpu_meter,
+        doctor_gpus.gpu_memory,
     ):
         yield from _guarded(check, cfg)
 

@@ -13,18 +13,25 @@ from itertools import pairwise
 
 from sprout.config import Config
 from sprout.energy import choose
-from sprout.energy.nvml import NvmlMeter, listed
+from sprout.energy.nvml import NvmlMeter, computing, listed
 from sprout.errors import PrerequisiteError
 from sprout.serve.finding import Finding, Mark
+from sprout.serve.state import StackPaths, lock_owner
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
-# Flags of vLLM's whose product is how many GPUs it computes on: the first of those that it sees.
+# Flags of vLLM's (0.20.2) that say how many GPUs it computes on: the first of those that it sees.
 _PARALLEL = {
     **{"--tensor-parallel-size": "tp", "-tp": "tp"},
     **{"--pipeline-parallel-size": "pp", "-pp": "pp"},
     **{"--data-parallel-size": "dp", "-dp": "dp"},
     **{"--prefill-context-parallel-size": "pcp", "-pcp": "pcp"},
+    **{"--data-parallel-size-local": "local", "-dpl": "local"},  # of the replicas, here
+    **{"--data-parallel-rank": "rank", "-dpn": "rank"},  # the one replica that is here
+    **{"--nnodes": "hosts", "-n": "hosts"},
 }
+# Who places workers, and those that place them on this host alone.
+_PLACING = ("--distributed-executor-backend", "--data-parallel-backend", "-dpb")
+_HERE_ALONE = ("mp", "uni")
 
 
 def gpu_meter(cfg: Config, environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
@@ -52,12 +59,51 @@ def gpu_meter(cfg: Config, environ: Mapping[str, str] = os.environ) -> Iterator[
             yield Finding("gpu meter", Mark.NOTE, problem, remedy)
         return
     seen = visible(list(here), environ.get(VISIBLE))
-    wanted = parallel(cfg.engine.vllm_args)
+    yield from _of_vllm(cfg.engine.vllm_args, here, seen, metered)
+
+
+def _of_vllm(
+    args: Sequence[str], here: Mapping[str, str], seen: Sequence[str], metered: Sequence[str]
+) -> Iterator[Finding]:
+    wanted, elsewhere, may = parallel(args), spread(args), placed(args)
     if len(seen) < wanted:
-        problem = f"vLLM is to compute on {wanted} GPUs and sees {len(seen)}"
-        yield Finding("gpu meter", Mark.BAD, problem, f"{VISIBLE}, or engine.vllm_args")
+        few = f"vLLM is to compute on {wanted} GPUs and sees {len(seen)}"
+        if may:
+            yield _of_other_hosts(f"{few}; {may} may place the others on other hosts")
+        else:
+            yield Finding("gpu meter", Mark.BAD, few, f"{VISIBLE}, or engine.vllm_args")
         return
-    yield from _difference(here, seen[:wanted], metered)
+    if elsewhere:
+        yield _of_other_hosts(f"vLLM computes on other hosts, too ({elsewhere})")
+    if wanted:  # else all replicas are elsewhere
+        yield from _difference(here, seen[:wanted], metered)
+
+
+def _of_other_hosts(problem: str) -> Finding:
+    remedy = "a request's joules are of this host's GPUs alone; docs/energy.md"
+    return Finding("gpu meter", Mark.NOTE, problem, remedy)
+
+
+def gpu_memory(cfg: Config, environ: Mapping[str, str] = os.environ) -> Iterator[Finding]:
+    """Who else is on the GPUs that a vLLM is to be started on: it does not start beside much."""
+    if cfg.engine.kind != "vllm" or lock_owner(StackPaths.of(cfg)) is not None:
+        return
+    try:
+        here = listed()
+        used = visible(list(here), environ.get(VISIBLE))[: parallel(cfg.engine.vllm_args)]
+        others = computing([uuid for uuid in used if uuid in here])
+    except PrerequisiteError:  # the meter's own line says why
+        return
+    for uuid in used:
+        held = [other for other in others if other.uuid == uuid]
+        if held:
+            said = ", ".join(f"process {other.pid} ({_mib(other.used_bytes)})" for other in held)
+            remedy = "end them, or leave them room: --gpu-memory-utilization in engine.vllm_args"
+            yield Finding("gpu memory", Mark.NOTE, f"on {_named(here, [uuid])}: {said}", remedy)
+
+
+def _mib(used_bytes: int | None) -> str:
+    return "of unknown size" if used_bytes is None else f"{used_bytes / 2**20:.0f} MiB"
 
 
 def _difference(
@@ -108,14 +154,52 @@ def visible(here: Sequence[str], value: str | None) -> list[str]:
 
 
 def parallel(vllm_args: Sequence[str]) -> int:
-    """How many GPUs a vLLM with these arguments computes on."""
-    sizes: dict[str, int] = {}
+    """How many GPUs of this host a vLLM with these arguments computes on, if none are placed
+    elsewhere by what `placed` names."""
+    sizes = _sizes(vllm_args)
+    one = math.prod(sizes.get(name, 1) for name in ("tp", "pp", "pcp"))
+    if sizes.get("hosts", 1) > 1:  # each has as many
+        return one * sizes.get("dp", 1) // sizes["hosts"]
+    return one * _replicas_here(sizes)
+
+
+def spread(vllm_args: Sequence[str]) -> str:
+    """By which sizes it computes on other hosts, too; "": it does not."""
+    sizes = _sizes(vllm_args)
+    if (hosts := sizes.get("hosts", 1)) > 1:
+        return f"{hosts} hosts"
+    here, replicas = _replicas_here(sizes), sizes.get("dp", 1)
+    return f"{here} of {replicas} replicas are here" if here < replicas else ""
+
+
+def placed(vllm_args: Sequence[str]) -> str:
+    """The argument by which its workers may be placed on other hosts; "": none."""
+    return next(
+        (
+            f"{flag} {value}"
+            for flag, value in _pairs(vllm_args)
+            if flag in _PLACING and value not in _HERE_ALONE
+        ),
+        "",
+    )
+
+
+def _replicas_here(sizes: Mapping[str, int]) -> int:
+    return 1 if "rank" in sizes else sizes.get("local", sizes.get("dp", 1))
+
+
+def _sizes(vllm_args: Sequence[str]) -> dict[str, int]:
+    return {
+        _PARALLEL[flag]: int(value)
+        for flag, value in _pairs(vllm_args)
+        if flag in _PARALLEL and value.isdigit()
+    }
+
+
+def _pairs(vllm_args: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Each word, as a flag, and the next one."""
     words = [word for argument in vllm_args for word in argument.split("=", 1)]
-    for flag, value in pairwise(words):
-        name = _PARALLEL.get(flag.replace("_", "-"))
-        if name and value.isdigit():
-            sizes[name] = int(value)
-    return math.prod(sizes.values())
+    return ((flag.replace("_", "-"), value) for flag, value in pairwise(words))
 
 
 def _metered(cfg: Config, here: Sequence[str]) -> list[str]:

@@ -1,29 +1,32 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One child process: own process group, log file, pid file, dead when its parent is."""
+"""One child process: own session, log file, pid file, dead when its parent is."""
 
 import contextlib
+import logging
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sprout.errors import StackError
-from sprout.serve import tether
+from sprout.serve import guard, tether
 from sprout.serve.state import StackPaths, write_private
+
+log = logging.getLogger(__name__)
 
 _LOG_BYTES = 16 << 20  # a log that has grown past this is set aside when its process starts
 
 
 class Process:
-    """A running child. Made by `start`; `signal` and `kill` reach its whole process group."""
+    """A running child. Made by `start`; `kill` reaches its whole session, and who left that."""
 
-    def __init__(self, name: str, popen: subprocess.Popen[bytes], pid_file: Path) -> None:
+    def __init__(self, name: str, popen: subprocess.Popen[bytes], paths: StackPaths) -> None:
         self.name = name
         self._popen = popen
-        self._pid_file = pid_file
+        self._pid_file, self._log = paths.pid(name), paths.log(name)
 
     @classmethod
     def start(
@@ -52,9 +55,8 @@ class Process:
                 )
         except OSError as error:
             raise StackError(f"{name}: can't start: {error}") from None
-        pid_file = paths.pid(name)
-        write_private(pid_file, f"{popen.pid}\n")
-        return cls(name, popen, pid_file)
+        write_private(paths.pid(name), f"{popen.pid}\n")
+        return cls(name, popen, paths)
 
     @property
     def pid(self) -> int:
@@ -69,19 +71,47 @@ class Process:
         self._popen.send_signal(signum)
 
     def kill(self) -> None:
-        """SIGKILL to the whole group, then waits for the process itself."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-        self._popen.wait()
-        self._pid_file.unlink(missing_ok=True)
+        """SIGKILL to all of its family. Waits until they are gone, and what they held is free.
+
+        Not for ever: a process inside a driver that never answers does not end.
+        """
+        left = guard.kill(self.pid, self._log)
+        if left:
+            log.warning("%s: SIGKILL does not end %s", self.name, sorted(left))
+        else:
+            self._pid_file.unlink(missing_ok=True)
+        if self.pid not in left:
+            self._popen.wait()
 
     def stop(self, grace_s: float) -> None:
-        """SIGTERM, then SIGKILL to whatever is left of the group after `grace_s`."""
+        """SIGTERM, then SIGKILL to whatever is left of the family after `grace_s`."""
         if self.poll() is None:
             self.signal(signal.SIGTERM)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(grace_s)
         self.kill()
+
+
+@contextlib.contextmanager
+def guarded(names: Sequence[str], paths: StackPaths, grace_s: float) -> Iterator[None]:
+    """Within the block, processes of these names end with this one, however it ends.
+
+    grace_s: what they have from the tether's SIGTERM to the SIGKILL. Raises StackError where the
+    system refuses.
+    """
+    python = [sys.executable, "-I", "-S", guard.__file__]
+    folders = [str(paths.pid("").parent), str(paths.log("").parent)]
+    try:
+        popen = subprocess.Popen(
+            [*python, str(grace_s), *folders, *names],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise StackError(f"the guard of the processes can't start: {error}") from None
+    with popen:  # closes its input and waits
+        yield
 
 
 def tied(command: Sequence[str]) -> list[str]:

@@ -87,6 +87,7 @@ def placeholder_values(
         "sprout_engine_queue": engine.queue,
         "sprout_engine_context_tokens": engine.context_tokens,
         "sprout_chunk_interval_ms": engine.chunk_interval_ms,
+        "sprout_chunks_per_s": engine.chunks_per_s,
         "sprout_repetition_penalty": repetition_penalty(cfg),
         "sprout_echo_tokens_per_s": engine.echo_tokens_per_s,
     }

@@ -3,17 +3,22 @@
 
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from sprout.channel import connectable
 from sprout.config import ENV_PREFIX, ENV_RESERVED, Config
 from sprout.serve import probes
+from sprout.serve.engine_process import EngineProcess
 from sprout.serve.process import Process
 from sprout.serve.state import StackPaths
 from sprout.serve.supervisor import Service
 
 CLOCK_STILL_S = 10.0  # agent.tick_s is a tenth of a second by default
+AT_WORK_CORES = 0.1  # llama.cpp's server uses about none while it only answers health checks
 
 
 def child_environment(paths: StackPaths) -> dict[str, str]:
@@ -72,10 +77,9 @@ class EvaluatorService(_Sprout):
         return [sys.executable, "-m", "sprout.cli", "evaluate", "watch"]
 
 
-class EngineService(_Sprout):
+class EngineService(EngineProcess):
     """The embedded engine: llama.cpp's server in a process of its own."""
 
-    name = "engine"
     start_timeout_s = 120.0  # a large file from a cold disk
     stop_grace_s = 0.4  # holds nothing that outlives it
 
@@ -100,5 +104,25 @@ class EngineService(_Sprout):
         flags = [text for key, value in options.items() for text in (f"--{key}", str(value))]
         return [sys.executable, "-m", "sprout.engines.llama_cpp", *flags]
 
+    def environment(self) -> Mapping[str, str]:
+        return child_environment(self._paths)
+
     def ready(self, process: Process) -> str | None:
         return probes.http_ok(f"{self.url}/health")
+
+    def silent(self, process: Process) -> str | None:
+        """Its server pings its clients while it reads a prompt, so no slot gives up one that takes
+        minutes, and our question waits behind it: but then its threads work.
+        """
+        begun, before_s = time.monotonic(), _cpu_s(process.pid)
+        why = super().silent(process)
+        worked_s = _cpu_s(process.pid) - before_s
+        return None if worked_s > AT_WORK_CORES * (time.monotonic() - begun) else why
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        times = psutil.Process(pid).cpu_times()
+    except psutil.Error:  # it has ended, which is seen elsewhere
+        return 0.0
+    return float(times.user + times.system)

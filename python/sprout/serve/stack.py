@@ -15,7 +15,7 @@ import sprout
 from sprout.channel import connectable
 from sprout.config import Config
 from sprout.errors import ConfigError, StackError
-from sprout.serve import deployment, engine, ports, weights
+from sprout.serve import deployment, engine, guard, ports, weights
 from sprout.serve.process import start_time, wait_gone
 from sprout.serve.services import (
     AgentService,
@@ -39,6 +39,7 @@ from sprout.serve.vllm import VllmService
 log = logging.getLogger(__name__)
 
 DOWN_TIMEOUT_S = 10.0
+_NOBODY = -1  # no session's number
 PROCESSES = ("control", "agent", "engine", "triton", "evaluator")  # in the order of their start
 
 
@@ -146,8 +147,7 @@ class Stack:
         own = [unit for unit in units if unit.service.name == "engine"]
         if any(unit.phase is not Phase.READY or unit.bad_checks for unit in own):
             return False
-        asked = self.cfg.engine.kind in ("openai", "vllm")
-        return not asked or deployment.absent(self.cfg) is None
+        return self.cfg.engine.kind == "echo" or deployment.absent(self.cfg) is None
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -217,13 +217,17 @@ def clean_stale(paths: StackPaths, processes: Sequence[str] = PROCESSES) -> None
         if not file.exists():
             continue
         text = file.read_text().strip()
-        pid = int(text) if text.isdigit() else 0
-        # A pid may have been given to somebody else's process since.
-        if pid and ours in _environ(pid).split(b"\0"):
-            log.warning("killing %s (process %d) of a supervisor that is gone", file.stem, pid)
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
-            wait_gone(pid, 2.0)
+        pid = int(text) if text.isdigit() else _NOBODY
+        output = paths.log(file.stem).resolve()
+        # A pid may have been given to somebody else's process since; and ours may be gone while its
+        # children go on, which are known by its log.
+        if guard.look(pid) and ours not in _environ(pid).split(b"\0"):
+            pid = _NOBODY
+        own = guard.family(pid, output)
+        if pid in own or any(guard.writes(member, output) for member in own):
+            log.warning("killing %s (%s) of a supervisor that is gone", file.stem, sorted(own))
+            if left := guard.kill(pid, output):
+                log.warning("%s: SIGKILL does not end %s", file.stem, sorted(left))
         file.unlink(missing_ok=True)
     remove_leftovers(paths.region_prefix)
 

@@ -20,6 +20,7 @@ from sprout.serve import bundle, probes
 from sprout.serve.process import Process, log_tail, start_time
 from sprout.serve.render import BLS_THREAD_POOL, placeholder_values, render, repository_source
 from sprout.serve.services import child_environment
+from sprout.serve.standstill import at_work
 from sprout.serve.state import StackPaths, evaluate_token_file, write_private
 from sprout.serve.supervisor import Service
 
@@ -118,10 +119,8 @@ class TritonService(Service):
             return problem
         stubs = find_stubs(process.pid)
         how, said = probes.canary(self.url, self._token, self._canary_timeout_s)
-        if how is not probes.Canary.OK and (
-            # Triton can't heal an engine that is away or hangs: it is ready to say so.
-            how not in _THE_ENGINES or self._engine_ready()
-        ):
+        # Triton can't heal an engine that is away or hangs: it is ready to say so.
+        if how is not probes.Canary.OK and not self._for_the_engine(how):
             return f"canary {how}: {said}"
         self._stubs = stubs
         return None
@@ -131,12 +130,20 @@ class TritonService(Service):
         how, said = probes.canary(self.url, self._token, self._canary_timeout_s)
         if how in (probes.Canary.OK, probes.Canary.REFUSED):
             return None
-        # A canary that waits behind other requests is no sign of death while those move on, and an
-        # engine that hangs is restarted by itself.
-        moving = progress(self._paths.shm) != before or not self._engine_ready()
-        if how is probes.Canary.SILENT and moving:
+        # A canary that waits behind other requests is no sign of death while those move on.
+        if how is probes.Canary.SILENT and (
+            progress(self._paths.shm) != before or self._for_the_engine(how)
+        ):
             return None
         return f"canary {how}: {said}"
+
+    def _for_the_engine(self, how: probes.Canary) -> bool:
+        """Whether a canary may have ended so for the engine's sake: one that hangs is restarted by
+        itself, and one that reads a prompt for long is waited for by its slot.
+        """
+        if how is probes.Canary.SILENT and at_work(self._paths.shm):
+            return True
+        return how in _THE_ENGINES and not self._engine_ready()
 
     def watch(self, process: Process) -> str | None:
         for pid, started in self._stubs.items():

@@ -11,12 +11,11 @@ from typing import Any
 
 from sprout.channel import connectable
 from sprout.config import Config
-from sprout.serve import deployment, engine, probes
-from sprout.serve.process import Process
+from sprout.serve import engine, probes
+from sprout.serve.engine_process import EngineProcess
+from sprout.serve.process import Process, log_tail
 from sprout.serve.services import child_environment
-from sprout.serve.standstill import Standstill
 from sprout.serve.state import StackPaths
-from sprout.serve.supervisor import Service
 
 # Of our interpreter, or of another server of the user's: they would lead vLLM astray.
 _NOT_ITS_OWN = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VLLM_API_KEY"}
@@ -24,44 +23,42 @@ _NOT_ITS_OWN = {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "VLLM_API_KEY"}
 _OFFLINE = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1"}
 # Python's name for a shared memory segment; vLLM's workers have some of 100 MB and more.
 _SEGMENT = re.compile(r"/dev/shm/psm_\w+$", re.MULTILINE)  # noqa: S108
+# "(EngineCore pid=3703) ERROR 11-25 13:19:00 [core.py:1108] text": who, how bad, what. A traceback
+# that was not logged has no level.
+_LINE = re.compile(r"(\([^)]*pid=\d+\) )?(?:([A-Z]+) \d\d-\d\d [\d:]+ \[[^]]*\] )?(.*)")
+_RAISED = re.compile(r"(?:\w+\.)*\w*(?:Error|Exception)(?:: .*)?")
+_SERVER = "(APIServer "
+_WORDS = 8  # lines of what was raised, and of each message three more
 _LOOK_S = 5.0
 _SOCKET_BYTES = 107 - 37  # of a socket's path, less the name that vLLM gives it
 
 
-class VllmService(Service):
+class VllmService(EngineProcess):
     """`vllm serve` on this machine.
 
     Stands in the engine's place of the stack. It takes as many requests at once as the slot sends,
     so `first_scheduled` is the time at which it began, but for the token budget of a step.
     """
 
-    name = "engine"
     # A start takes minutes, so silence must last half a minute; an end is seen at once.
     check_interval_s = 5.0
     tolerated_failures = 5
     # Its own shutdown of an engine with open streams takes seconds; the kill that follows reaches
     # its workers too, and the driver frees what they held.
     stop_grace_s = 2.0
-    # Its health check does not look at what computes. Less than the slot's patience with a stream,
-    # after which a request fails and the next one takes its place.
-    standstill_s = 100.0
 
     def __init__(self, cfg: Config, paths: StackPaths) -> None:
         engine.check_vllm(cfg)
-        self._cfg = cfg
-        self._paths = paths
+        super().__init__(cfg, paths)
         self._python = engine.vllm_python(cfg)
         self._model = engine.model_folder(cfg)
         self.start_timeout_s = cfg.engine.vllm_start_timeout_s
         self._sockets = paths.shm / "vllm"
         self._segments: set[Path] = set()
         self._looked = 0.0
-        self._standstill = Standstill(paths.shm, self.standstill_s)
-        self._hangs: str | None = None
 
     def prepare(self) -> None:
-        self._hangs = None
-        self._standstill.reset()
+        super().prepare()
         self._sockets.mkdir(mode=0o700, exist_ok=True)
 
     def command(self) -> Sequence[str]:
@@ -101,17 +98,29 @@ class VllmService(Service):
             self._segments |= segments_of(process.pid)
         return problem
 
-    def check(self, process: Process) -> str | None:
-        problem = self.ready(process)
-        if problem is None and (still := self._standstill.look()) is not None:
-            if (why := deployment.absent(self._cfg)) is None:
-                self._standstill.reset()
-            else:
-                self._hangs = f"hangs: {still}; asked for one by the supervisor: {why}"
-        return problem
+    def last_words(self, log: Path) -> str:
+        """What its processes raised, the cause first: at the very end stands only that it lies
+        above, with the server's own traceback between."""
+        tail = log_tail(log, lines=4000, limit_bytes=1 << 18)
+        return "\n".join(raised(tail.splitlines())[-_WORDS:]) or log_tail(log)
 
-    def watch(self, process: Process) -> str | None:
-        return self._hangs
+
+def raised(lines: Sequence[str]) -> list[str]:
+    """Each thing once that was raised in the last start, with the process that raised it."""
+    parts = [match for line in lines if (match := _LINE.fullmatch(line))]
+    servers = [who for match in parts if (who := match[1] or "").startswith(_SERVER)]
+    begun = [match[1] for match in parts].index(servers[-1]) if servers else 0
+    found: dict[str, list[str]] = {}
+    more: list[str] | None = None  # of the message before
+    for match in parts[begun:]:
+        who, level, text = match.groups("")
+        if level in ("", "ERROR", "CRITICAL") and _RAISED.fullmatch(text):
+            more = [] if text in found else found.setdefault(text, [f"{who}{text}"[:600]])
+        elif more is not None and text.startswith(" ") and len(more) < 4:
+            more.append(f"{who}{text}"[:600])
+        else:
+            more = None
+    return [line for words in found.values() for line in words]
 
 
 def segments_of(group: int) -> set[Path]:

@@ -533,7 +533,7 @@ class EvaluationStatus(_message.Message):
     def __init__(self, latest: _Optional[_Union[Evaluation, _Mapping]] = ..., due: _Optional[bool] = ..., why: _Optional[str] = ..., expected_at: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., prompts: _Optional[_Mapping[str, int]] = ..., drift: _Optional[str] = ...) -> None: ...
 
 class ArmTotals(_message.Message):
-    __slots__ = ("arm", "outcomes", "energy_joules", "carbon_g", "output_tokens", "energy_estimated", "carbon_g_by_series")
+    __slots__ = ("arm", "outcomes", "energy_joules", "carbon_g", "output_tokens", "energy_estimated", "carbon_g_by_series", "unmetered")
     class CarbonGBySeriesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -548,6 +548,7 @@ class ArmTotals(_message.Message):
     OUTPUT_TOKENS_FIELD_NUMBER: _ClassVar[int]
     ENERGY_ESTIMATED_FIELD_NUMBER: _ClassVar[int]
     CARBON_G_BY_SERIES_FIELD_NUMBER: _ClassVar[int]
+    UNMETERED_FIELD_NUMBER: _ClassVar[int]
     arm: str
     outcomes: int
     energy_joules: float
@@ -555,7 +556,8 @@ class ArmTotals(_message.Message):
     output_tokens: float
     energy_estimated: bool
     carbon_g_by_series: _containers.ScalarMap[str, float]
-    def __init__(self, arm: _Optional[str] = ..., outcomes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., carbon_g_by_series: _Optional[_Mapping[str, float]] = ...) -> None: ...
+    unmetered: int
+    def __init__(self, arm: _Optional[str] = ..., outcomes: _Optional[int] = ..., energy_joules: _Optional[float] = ..., carbon_g: _Optional[float] = ..., output_tokens: _Optional[float] = ..., energy_estimated: _Optional[bool] = ..., carbon_g_by_series: _Optional[_Mapping[str, float]] = ..., unmetered: _Optional[int] = ...) -> None: ...
 
 class PauseRequest(_message.Message):
     __slots__ = ("reason", "actor")

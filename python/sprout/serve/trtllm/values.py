@@ -17,8 +17,8 @@ STATE = Path("/var/lib/sprout")
 OPTIONS = Path("/models/options.json")
 # What only engines of Sprout's own read.
 _OWN_ENGINES = (
-    *("sprout_engine", "sprout_chunk_interval_ms", "sprout_repetition_penalty"),
-    "sprout_echo_tokens_per_s",
+    *("sprout_engine", "sprout_chunk_interval_ms", "sprout_chunks_per_s"),
+    *("sprout_repetition_penalty", "sprout_echo_tokens_per_s"),
 )
 # A flight that the C++ backend has is never heard of again and keeps its place in the ledger for
 # UNHEARD_LEASE_S: so many places serve 273 requests a second.
@@ -67,6 +67,7 @@ def values(cfg: Config, deployment: Deployment) -> dict[str, str]:
             "sprout_engine_queue": cfg.engine.queue,
             "sprout_engine_context_tokens": deployment.max_seq_len,
             "sprout_chunk_interval_ms": cfg.engine.chunk_interval_ms,
+            "sprout_chunks_per_s": cfg.engine.chunks_per_s,
             "sprout_llmapi_model": CHECKPOINT,
             "sprout_llmapi_tensor_parallel": deployment.tensor_parallel,
             "sprout_llmapi_options": OPTIONS,
