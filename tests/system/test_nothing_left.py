@@ -7,6 +7,7 @@ server.
 
 import contextlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from waiting import wait_for
 from sprout.config import Config
 from sprout.serve import guard
 from sprout.serve.state import StackPaths, dump_toml
+from sprout.serve.vllm import segments_of
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(240)]
 
@@ -70,21 +72,31 @@ def test_nothing_is_left_of_a_stack_whose_engine_is_stopped(
     assert parent.stdout is not None
     paths = StackPaths.of(cfg)
     everyone: dict[int, guard.Seen] = {}
+    segments: set[Path] = set()
     try:
         supervisor = int(parent.stdout.readline())
         engine = int(paths.pid("engine").read_text())
         everyone = of_stack(supervisor, paths)
-        assert len(guard.family(engine)) == 3  # server, core, Python's resource tracker
+        # Server, core, Python's resource tracker.
+        wait_for(lambda: len(guard.family(engine)) == 3, what="the engine's processes")
+        segments = segments_of(engine)
         os.killpg(engine, signal.SIGSTOP)
         os.kill(parent.pid if whom == "parent" else supervisor, blow)
-        waited = wait_for(lambda: not of_stack(supervisor, paths), what="the end of all")
+        # One that is about to end has no environment any more, and is still there.
+        waited = wait_for(
+            lambda: not of_stack(supervisor, paths) and not guard.alive(everyone),
+            what="the end of all",
+        )
         print(f"\n{whom} {blow.name}: {len(everyone)} processes gone after {waited:.1f} s")
-        assert not guard.alive(everyone)
     finally:
         parent.kill()
         parent.communicate()
         for pid in guard.alive(everyone | of_stack(supervisor, paths)):
             os.kill(pid, signal.SIGKILL)
+        # What a killed supervisor could not remove.
+        shutil.rmtree(paths.shm, ignore_errors=True)
+        for segment in segments | {*Path("/dev/shm").glob(f"{paths.region_prefix}*")}:
+            segment.unlink(missing_ok=True)
 
 
 def of_stack(supervisor: int, paths: StackPaths) -> dict[int, guard.Seen]:
