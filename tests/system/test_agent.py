@@ -216,7 +216,7 @@ def test_weights_come_are_told_of_while_they_do_not_and_outlive_a_kill(stack: St
     stack.control.wait(lambda: stack.control.status.counters["weights_failed"] > 1)
     assert stack.control.status.policy_version == 7 << 32 | 1
     assert "NOT_FOUND" in stack.control.status.policy_error
-    assert (stack.reader.state(), named()) == ("ok", None)
+    assert (stack.reader.state(), named()) == ("ok", "")
     stack.control.publish(priced(2, paused=True))  # waits for no weights
     stack.control.wait(lambda: stack.reader.choose(1).flags == Flag.PAUSED)
     # Killed while it asks for them, reborn: nothing of the kind is left behind.
