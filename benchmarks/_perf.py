@@ -2,12 +2,15 @@
 """perf_analyzer on one model, and what it saw."""
 
 import itertools
-import json
 import statistics
 import subprocess
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "perf_analyzer"))
+from summary import figures, read
 
 TIMEOUT_S = 600
 
@@ -25,10 +28,6 @@ class Profile:
     @property
     def p50_ms(self) -> float:
         return statistics.median(self.latencies_ms)
-
-    @property
-    def p99_ms(self) -> float:
-        return self.latencies_ms[int(0.99 * (len(self.latencies_ms) - 1))]
 
 
 def profile(
@@ -59,14 +58,12 @@ def profile(
         )
         if not export.exists():
             raise SystemExit(f"{' '.join(command)}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
-        seen = json.loads(export.read_text())["experiments"][0]["requests"]
-    latencies = sorted((r["response_timestamps"][-1] - r["timestamp"]) / 1e6 for r in seen)
-    span_s = (
-        max(r["response_timestamps"][-1] for r in seen) - min(r["timestamp"] for r in seen)
-    ) / 1e9
-    chunks = sum(len(r["response_timestamps"]) for r in seen)
-    firsts = sorted((r["response_timestamps"][0] - r["timestamp"]) / 1e6 for r in seen)
-    gaps = sorted(
-        (b - a) / 1e6 for r in seen for a, b in itertools.pairwise(r["response_timestamps"])
+        [run] = read(export)
+    seen, found = run.requests, figures(run)
+    return Profile(
+        sorted((r.answered_ns[-1] - r.sent_ns) / 1e6 for r in seen),
+        found.done_per_s,
+        found.chunks_per_s,
+        sorted((r.answered_ns[0] - r.sent_ns) / 1e6 for r in seen),
+        sorted((b - a) / 1e6 for r in seen for a, b in itertools.pairwise(r.answered_ns)),
     )
-    return Profile(latencies, len(seen) / span_s, chunks / span_s, firsts, gaps)

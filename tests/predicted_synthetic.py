@@ -9,6 +9,7 @@ import numpy as np
 from predict_synthetic import fitted, make_told
 
 from sprout.control.inputs import Inputs, Prompts
+from sprout.control.plan import PromptGroup, PromptPlan
 from sprout.control.predicted import Predicted
 from sprout.directives import Pack
 from sprout.directives import pack as pack_of
@@ -83,3 +84,18 @@ def write(folder: Path, target: Path, *, pack: Pack = PACK, turn: float = 1.0) -
     meta = replace(found.meta, levels=pack.levels, directives=pack.directives)
     save(replace(found, meta=meta, second=turn * found.second), target)
     return load(target)
+
+
+def follow(made: PromptPlan | PromptGroup, known: Predicted) -> Any:
+    """(m, L) how often a prompt gets a level: the rule of PromptPolicy, loop by loop."""
+    often = np.zeros_like(known.joules)
+    for i in range(len(often)):
+        for point in made.points:
+            costs = [
+                point.g[level]
+                + made.g_per_joule[level] * known.joules[i, level]
+                - point.g_per_preference * known.preferences[i, level]
+                for level in range(3)
+            ]
+            often[i, costs.index(min(costs))] += point.fraction
+    return often

@@ -19,7 +19,7 @@ import vllm_double
 from waiting import wait_for
 
 from sprout.config import Config
-from sprout.serve import guard
+from sprout.serve import reaper
 from sprout.serve.state import StackPaths, dump_toml
 from sprout.serve.vllm import segments_of
 
@@ -71,27 +71,27 @@ def test_nothing_is_left_of_a_stack_whose_engine_is_stopped(
     )
     assert parent.stdout is not None
     paths = StackPaths.of(cfg)
-    everyone: dict[int, guard.Seen] = {}
+    everyone: dict[int, reaper.Seen] = {}
     segments: set[Path] = set()
     try:
         supervisor = int(parent.stdout.readline())
         engine = int(paths.pid("engine").read_text())
         everyone = of_stack(supervisor, paths)
         # Server, core, Python's resource tracker.
-        wait_for(lambda: len(guard.family(engine)) == 3, what="the engine's processes")
+        wait_for(lambda: len(reaper.family(engine)) == 3, what="the engine's processes")
         segments = segments_of(engine)
         os.killpg(engine, signal.SIGSTOP)
         os.kill(parent.pid if whom == "parent" else supervisor, blow)
         # One that is about to end has no environment any more, and is still there.
         waited = wait_for(
-            lambda: not of_stack(supervisor, paths) and not guard.alive(everyone),
+            lambda: not of_stack(supervisor, paths) and not reaper.alive(everyone),
             what="the end of all",
         )
         print(f"\n{whom} {blow.name}: {len(everyone)} processes gone after {waited:.1f} s")
     finally:
         parent.kill()
         parent.communicate()
-        for pid in guard.alive(everyone | of_stack(supervisor, paths)):
+        for pid in reaper.alive(everyone | of_stack(supervisor, paths)):
             os.kill(pid, signal.SIGKILL)
         # What a killed supervisor could not remove.
         shutil.rmtree(paths.shm, ignore_errors=True)
@@ -99,11 +99,11 @@ def test_nothing_is_left_of_a_stack_whose_engine_is_stopped(
             segment.unlink(missing_ok=True)
 
 
-def of_stack(supervisor: int, paths: StackPaths) -> dict[int, guard.Seen]:
-    """The supervisor, its guard and whatever has the stack's environment."""
+def of_stack(supervisor: int, paths: StackPaths) -> dict[int, reaper.Seen]:
+    """The supervisor, its reaper and whatever has the stack's environment."""
     found = {}
     for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and (seen := guard.look(int(entry.name))) is not None:
+        if entry.name.isdigit() and (seen := reaper.look(int(entry.name))) is not None:
             with contextlib.suppress(OSError):  # it has ended since
                 environ = (entry / "environ").read_bytes().split(b"\0")
                 own = f"SPROUT_CONFIG={paths.config}".encode() in environ

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from predicted_synthetic import CLASSES, ENERGY, PREFERENCE, SECONDS, inputs, predicted
+from predicted_synthetic import CLASSES, ENERGY, PREFERENCE, SECONDS, follow, inputs, predicted
 
 from sprout.control import prices
 from sprout.control.decide import plan
@@ -40,21 +40,6 @@ def corrected(given: Inputs, known: Predicted) -> tuple[Any, Any, Any]:
     return w, grams, worth
 
 
-def follow(made: PromptPlan, known: Predicted, w: Any) -> Any:
-    """(m, L) how often a prompt gets a level: the rule of PromptPolicy, loop by loop."""
-    often = np.zeros_like(known.joules)
-    for i in range(len(w)):
-        for point in made.points:
-            costs = [
-                point.g[level]
-                + made.g_per_joule[level] * known.joules[i, level]
-                - point.g_per_preference * known.preferences[i, level]
-                for level in range(3)
-            ]
-            often[i, costs.index(min(costs))] += point.fraction
-    return often
-
-
 def whole(w: Any, grams: Any, rows: list[tuple[Any, float]]) -> Any:
     n, levels = grams.shape
     found = optimize.linprog(
@@ -77,7 +62,7 @@ def test_what_is_published_is_what_highs_makes_of_the_whole_program(
     given, known = inputs(traffic=traffic), predicted(seed, 150, coarse=coarse)
     made = priced(given, known)
     w, grams, worth = corrected(given, known)
-    often = follow(made, known, w)
+    often = follow(made, known)
     assert w @ (often * grams).sum(1) == pytest.approx(whole(w, grams, [(worth, 0.95)]), rel=1e-6)
     assert w @ (often * worth).sum(1) >= 0.95 - 1e-6
     assert made.expected_g == pytest.approx(w @ (often * grams).sum(1))
@@ -115,7 +100,7 @@ def test_the_floor_is_kept_as_judged_where_that_is_less(seed: int, judged: str) 
         assert why == "no prices surely keep 95.00 % of L0's preference"
         return
     w, grams, worth = corrected(given, known)
-    often = follow(made, known, w)
+    often = follow(made, known)
     told, was = w @ (often * worth).sum(1), as_judged(often, known, w)
     assert min(told, was) >= 0.95 - 1e-6
     assert made.expected_preference == pytest.approx(min(told, was))
@@ -147,7 +132,7 @@ def test_caps_are_the_mix_s() -> None:
     w, grams, worth = corrected(given, known)
     cap = np.zeros_like(grams)
     cap[:, 2] = -1.0
-    often = follow(made, known, w)
+    often = follow(made, known)
     assert (w @ often)[2] <= 0.25 + 1e-6
     best = whole(w, grams, [(worth, 0.95), (cap, -0.25)])
     assert w @ (often * grams).sum(1) == pytest.approx(best, rel=1e-6)
@@ -176,7 +161,7 @@ def test_confidence_is_of_the_shares_that_the_prices_make(judged: int) -> None:
         assert why == "no prices surely keep 95.00 % of L0's preference"
         return
     w, _, worth = corrected(given, known)
-    often = follow(made, known, w)
+    often = follow(made, known)
     shares, has = w @ often, float(w @ (often * worth).sum(1))
     # The contrast's own gradient in q, by differences of what the rule is worth.
     q = np.array(PREFERENCE)

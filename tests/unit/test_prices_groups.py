@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from predicted_synthetic import PREFERENCE, inputs, predicted
+from predicted_synthetic import PREFERENCE, follow, inputs, predicted
 
 from sprout.control import joint, prices
 from sprout.control.decide import plan
@@ -84,21 +84,6 @@ def of(made: PromptPlan, group: Group) -> PromptPlan | PromptGroup:
     found = made.of(group.key)
     assert found is not None
     return found
-
-
-def follow(made: PromptPlan | PromptGroup, known: Predicted) -> Any:
-    """(m, L) how often a prompt gets a level: the rule of PromptPolicy, loop by loop."""
-    often = np.zeros_like(known.joules)
-    for i in range(len(often)):
-        for point in made.points:
-            costs = [
-                point.g[level]
-                + made.g_per_joule[level] * known.joules[i, level]
-                - point.g_per_preference * known.preferences[i, level]
-                for level in range(3)
-            ]
-            often[i, costs.index(min(costs))] += point.fraction
-    return often
 
 
 def counts(given: Inputs, found: list[Part]) -> list[float]:

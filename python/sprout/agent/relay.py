@@ -119,13 +119,13 @@ class Watcher:
             log.warning("%s (this node has %r)", self._error, self._pack.name)
 
     def complete(self) -> None:
-        """Weights have come: a policy that is without its prompt part for want of them gets it."""
+        """Weights have come: a policy that is on the board without them gets them."""
         with self._putting:
             if self._entry is not None and self._lacking:
                 self._put(self._entry)
 
     def _put(self, entry: BoardPolicy) -> None:
-        """On the board, whole or, while its weights are not here, without its prompt part."""
+        """On the board, whole or, while its weights are not here, without them."""
         lacking = self._weights.lacking(entry)
         self._board.publish(entry.without_weights() if lacking else entry)
         self._entry, self._lacking = entry, lacking

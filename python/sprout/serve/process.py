@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from sprout.errors import StackError
-from sprout.serve import guard, tether
+from sprout.serve import reaper, tether
 from sprout.serve.state import StackPaths, write_private
 
 log = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Process:
 
         Not for ever: a process inside a driver that never answers does not end.
         """
-        left = guard.kill(self.pid, self._log)
+        left = reaper.kill(self.pid, self._log)
         if left:
             log.warning("%s: SIGKILL does not end %s", self.name, sorted(left))
         else:
@@ -93,13 +93,13 @@ class Process:
 
 
 @contextlib.contextmanager
-def guarded(names: Sequence[str], paths: StackPaths, grace_s: float) -> Iterator[None]:
+def reaped(names: Sequence[str], paths: StackPaths, grace_s: float) -> Iterator[None]:
     """Within the block, processes of these names end with this one, however it ends.
 
     grace_s: what they have from the tether's SIGTERM to the SIGKILL. Raises StackError where the
     system refuses.
     """
-    python = [sys.executable, "-I", "-S", guard.__file__]
+    python = [sys.executable, "-I", "-S", reaper.__file__]
     folders = [str(paths.pid("").parent), str(paths.log("").parent)]
     try:
         popen = subprocess.Popen(
@@ -109,7 +109,7 @@ def guarded(names: Sequence[str], paths: StackPaths, grace_s: float) -> Iterator
             start_new_session=True,
         )
     except OSError as error:
-        raise StackError(f"the guard of the processes can't start: {error}") from None
+        raise StackError(f"the reaper of the processes can't start: {error}") from None
     with popen:  # closes its input and waits
         yield
 

@@ -15,7 +15,7 @@ import sprout
 from sprout.channel import connectable
 from sprout.config import Config
 from sprout.errors import ConfigError, StackError
-from sprout.serve import deployment, engine, guard, ports, weights
+from sprout.serve import deployment, engine, ports, reaper, weights
 from sprout.serve.process import start_time, wait_gone
 from sprout.serve.services import (
     AgentService,
@@ -221,12 +221,12 @@ def clean_stale(paths: StackPaths, processes: Sequence[str] = PROCESSES) -> None
         output = paths.log(file.stem).resolve()
         # A pid may have been given to somebody else's process since; and ours may be gone while its
         # children go on, which are known by its log.
-        if guard.look(pid) and ours not in _environ(pid).split(b"\0"):
+        if reaper.look(pid) and ours not in _environ(pid).split(b"\0"):
             pid = _NOBODY
-        own = guard.family(pid, output)
-        if pid in own or any(guard.writes(member, output) for member in own):
+        own = reaper.family(pid, output)
+        if pid in own or any(reaper.writes(member, output) for member in own):
             log.warning("killing %s (%s) of a supervisor that is gone", file.stem, sorted(own))
-            if left := guard.kill(pid, output):
+            if left := reaper.kill(pid, output):
                 log.warning("%s: SIGKILL does not end %s", file.stem, sorted(left))
         file.unlink(missing_ok=True)
     remove_leftovers(paths.region_prefix)

@@ -18,7 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from sprout.errors import SproutError, StackError
-from sprout.serve.process import Process, describe_exit, guarded, log_tail
+from sprout.serve.process import Process, describe_exit, log_tail, reaped
 from sprout.serve.state import StackPaths
 
 log = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ class Supervisor:
         services = [unit.service for unit in self.units]
         grace_s = max((service.stop_grace_s for service in services), default=0.0)
         with (
-            guarded([service.name for service in services], self._paths, grace_s),
+            reaped([service.name for service in services], self._paths, grace_s),
             ThreadPoolExecutor(len(self.units) or 1, "check") as self._workers,
         ):
             try:

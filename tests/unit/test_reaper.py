@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from waiting import wait_for
 
-from sprout.serve import guard
+from sprout.serve import reaper
 from sprout.serve.process import Process, start_time
 from sprout.serve.stack import clean_stale
 from sprout.serve.state import StackPaths
@@ -72,7 +72,7 @@ class Running:
     paths: StackPaths
 
     @property
-    def guard(self) -> int:
+    def reaper(self) -> int:
         [pid] = [pid for pid in children(self.supervisor.pid) if pid != self.members[0]]
         return pid
 
@@ -82,7 +82,7 @@ class Running:
 
 def children(parent: int) -> list[int]:
     pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
-    return [pid for pid in pids if (seen := guard.look(pid)) and seen.parent == parent]
+    return [pid for pid in pids if (seen := reaper.look(pid)) and seen.parent == parent]
 
 
 @pytest.fixture
@@ -124,7 +124,7 @@ def said(pids: Path) -> list[int]:
 def test_nothing_outlives_the_supervisor(
     running: Running, stopped: list[int], blow: signal.Signals
 ) -> None:
-    watch = running.guard
+    watch = running.reaper
     for index in stopped:
         os.kill(running.members[index], signal.SIGSTOP)
     running.supervisor.send_signal(blow)
@@ -142,10 +142,10 @@ def test_children_of_a_server_that_was_killed_go_before_it_comes_back(running: R
 
 
 def test_a_stack_that_is_up_again_at_once_is_let_be(start: Callable[..., Running]) -> None:
-    """The guard of the one before is still at work."""
+    """The reaper of the one before is still at work."""
     before = start("deaf", grace_s=3.0)
     os.killpg(before.members[0], signal.SIGSTOP)
-    watch = before.guard
+    watch = before.reaper
     before.supervisor.kill()
     now = start("deaf")
     assert before.gone()
@@ -157,7 +157,7 @@ def test_the_next_start_finds_what_a_killed_guard_could_not_end(running: Running
     """The others are known by the log: the server, whose pid is on file, is gone."""
     server, core, helper = running.members
     os.kill(core, signal.SIGSTOP)
-    os.kill(running.guard, signal.SIGKILL)
+    os.kill(running.reaper, signal.SIGKILL)
     running.supervisor.kill()
     os.kill(server, signal.SIGKILL)
     wait_for(lambda: start_time(server) is None)
@@ -190,7 +190,7 @@ def test_a_process_is_killed_with_its_family_and_waited_for(tmp_path: Path) -> N
     try:
         wait_for(pids.exists)
         members = said(pids)
-        assert set(guard.family(process.pid, paths.log("engine"))) == set(members)
+        assert set(reaper.family(process.pid, paths.log("engine"))) == set(members)
         os.killpg(process.pid, signal.SIGSTOP)
     finally:
         process.kill()
@@ -205,7 +205,7 @@ def test_what_sigkill_does_not_end_is_told_in_time(
     paths = StackPaths(tmp_path / "state", tmp_path / "shm")
     paths.ensure()
     process = Process.start("engine", ["sleep", "600"], paths)
-    monkeypatch.setattr(guard, "KILL_S", 0.1)
+    monkeypatch.setattr(reaper, "KILL_S", 0.1)
     with monkeypatch.context() as deaf:
         deaf.setattr(os, "kill", lambda *_: None)
         process.kill()
@@ -230,9 +230,9 @@ def test_a_zombie_whose_threads_go_on_is_not_gone(tmp_path: Path) -> None:
     try:
         stat = Path(f"/proc/{child.pid}/stat")
         wait_for(lambda: stat.read_text().rpartition(")")[2].split()[0] == "Z")
-        assert child.pid in guard.family(child.pid, log)
-        assert guard.kill(child.pid, log) == set()
+        assert child.pid in reaper.family(child.pid, log)
+        assert reaper.kill(child.pid, log) == set()
     finally:
         child.kill()
         child.wait()
-    assert guard.look(child.pid) is None
+    assert reaper.look(child.pid) is None

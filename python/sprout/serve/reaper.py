@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends what a supervisor that is gone has left: `guard.py GRACE_S PIDS LOGS NAME…`
+"""Ends what a supervisor that is gone has left: `reaper.py GRACE_S PIDS LOGS NAME…`
 
 Run as a file by a bare interpreter, standard library only. Its standard input is a pipe that the
 supervisor holds, which ends as the supervisor ends, by SIGKILL too. The signal of the tether alone
